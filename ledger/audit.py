@@ -1,0 +1,153 @@
+"""Proves the ledger's invariants by SQL, on one read-only snapshot, beside a running server."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import LedgerUnavailable
+from ledger.model import BREAKAGE, DEBT, ISSUE, REVENUE, SALE
+
+__all__ = ["Audit", "Finding", "audit"]
+
+_MOST_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An invariant that does not hold, with the first rows that break it."""
+
+    invariant: str
+    rows: list[dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What was found. totals: nanocredits by name. orphans: calls whose process died; they are listed, not broken."""
+
+    findings: list[Finding]
+    totals: dict[str, int]
+    orphans: list[dict[str, object]]
+    checked: list[str]
+
+    @property
+    def clean(self) -> bool:
+        return not self.findings
+
+
+# Each selects the rows that break the invariant it is named by.
+_INVARIANTS: Final[dict[str, str]] = {
+    "0 <= held <= balance <= granted, and nothing left is closed": """
+        SELECT account_id, grant_id, granted, balance, held, lost, open FROM ledger_grant
+        WHERE held < 0 OR held > balance OR balance + lost > granted OR lost < 0 OR open <> (balance > 0)""",
+    "each balance is the fold of its transfers": f"""
+        WITH fold AS (
+            SELECT account_id, node, SUM(amount) AS amount, SUM(lost) AS lost FROM (
+                SELECT account_id, target AS node, amount, 0 AS lost FROM ledger_transfer WHERE target > 0
+                UNION ALL
+                SELECT account_id, source, -amount, CASE target WHEN {BREAKAGE} THEN amount ELSE 0 END
+                FROM ledger_transfer WHERE source > 0)
+            GROUP BY account_id, node)
+        SELECT g.account_id, g.grant_id, g.balance, g.lost, f.amount AS fold, f.lost AS fold_lost
+        FROM ledger_grant g LEFT JOIN fold f ON f.account_id = g.account_id AND f.node = g.grant_id
+        WHERE g.balance IS NOT f.amount OR g.lost IS NOT f.lost
+        UNION ALL
+        SELECT f.account_id, f.node, NULL, NULL, f.amount, f.lost FROM fold f
+        LEFT JOIN ledger_grant g ON g.account_id = f.account_id AND g.grant_id = f.node WHERE g.grant_id IS NULL""",
+    "each grant was issued once, in full": f"""
+        SELECT g.account_id, g.grant_id, g.granted, SUM(t.amount) AS issued FROM ledger_grant g
+        LEFT JOIN ledger_transfer t ON t.account_id = g.account_id AND t.target = g.grant_id AND t.source IN ({ISSUE}, {SALE})
+        GROUP BY g.account_id, g.grant_id, g.granted, g.paid
+        HAVING SUM(t.amount) IS NOT g.granted OR MIN(t.source) <> CASE g.paid WHEN 0 THEN {ISSUE} ELSE {SALE} END""",
+    "debt is the fold of its transfers": f"""
+        WITH fold AS (
+            SELECT account_id, SUM(CASE {DEBT} WHEN source THEN amount ELSE -amount END) AS debt
+            FROM ledger_transfer WHERE source = {DEBT} OR target = {DEBT} GROUP BY account_id)
+        SELECT a.account_id, a.debt, f.debt AS fold FROM ledger_account a LEFT JOIN fold f USING (account_id)
+        WHERE a.debt <> COALESCE(f.debt, 0)""",
+    "held is the sum of the legs of open holds": """
+        WITH legs AS (
+            SELECT h.account_id, json_extract(leg.value, '$[0]') AS node, SUM(json_extract(leg.value, '$[1]')) AS amount
+            FROM ledger_hold h, json_each(h.legs) leg GROUP BY 1, 2)
+        SELECT g.account_id, g.grant_id, g.held, l.amount AS legs FROM ledger_grant g
+        LEFT JOIN legs l ON l.account_id = g.account_id AND l.node = g.grant_id WHERE g.held <> COALESCE(l.amount, 0)
+        UNION ALL
+        SELECT a.account_id, 0, a.overdraft_held, l.amount FROM ledger_account a
+        LEFT JOIN legs l ON l.account_id = a.account_id AND l.node = 0 WHERE a.overdraft_held <> COALESCE(l.amount, 0)""",
+    "each hold's legs add up to it": """
+        SELECT h.account_id, h.hold_id, h.amount, COALESCE(SUM(json_extract(leg.value, '$[1]')), 0) AS legs
+        FROM ledger_hold h LEFT JOIN json_each(h.legs) leg GROUP BY h.account_id, h.hold_id, h.amount
+        HAVING legs <> h.amount""",
+    "a hold is open or has ended, not both": """
+        SELECT h.account_id, h.hold_id FROM ledger_hold h JOIN ledger_receipt r USING (account_id, hold_id)""",
+    "a receipt's total is its lines, its transfers, and what paid for it": f"""
+        WITH moved AS (
+            SELECT account_id, request, SUM(amount) AS amount, SUM(CASE source WHEN {DEBT} THEN amount ELSE 0 END) AS debt
+            FROM ledger_transfer WHERE target = {REVENUE} GROUP BY account_id, request),
+        receipt AS (
+            SELECT account_id, hold_id, charged, debt,
+                (SELECT COALESCE(SUM(json_extract(value, '$.amount')), 0) FROM json_each(CAST(memo AS TEXT), '$.lines')) AS lines,
+                (SELECT COALESCE(SUM(json_extract(value, '$[2]')), 0) FROM json_each(paid_from)) AS paid
+            FROM ledger_receipt)
+        SELECT r.account_id, r.hold_id, r.charged, r.lines, r.paid, r.debt, m.amount AS moved FROM receipt r
+        LEFT JOIN moved m ON m.account_id = r.account_id AND m.request = r.hold_id
+        WHERE r.charged <> r.lines OR r.charged <> r.paid + r.debt OR r.charged <> COALESCE(m.amount, 0)
+            OR r.debt <> COALESCE(m.debt, 0)
+        UNION ALL
+        SELECT m.account_id, m.request, NULL, NULL, NULL, NULL, m.amount FROM moved m
+        LEFT JOIN ledger_receipt r ON r.account_id = m.account_id AND r.hold_id = m.request WHERE r.hold_id IS NULL""",
+    "only settled calls were charged": """
+        SELECT account_id, hold_id, status, charged FROM ledger_receipt
+        WHERE status NOT IN ('settled', 'voided', 'orphaned') OR (status <> 'settled' AND charged <> 0)""",
+    "every transfer has an account and known nodes": f"""
+        SELECT t.account_id, t.transfer_id, t.source, t.target FROM ledger_transfer t
+        LEFT JOIN ledger_account a USING (account_id)
+        WHERE a.account_id IS NULL OR t.amount <= 0
+            OR (t.source < 0 AND t.source NOT IN ({ISSUE}, {SALE}, {DEBT}))
+            OR (t.target < 0 AND t.target NOT IN ({REVENUE}, {BREAKAGE}, {DEBT}))""",
+    "expiry is noted for every account that has something to expire": """
+        SELECT a.account_id, a.next_due_at, MIN(g.expires_at) AS expires_at FROM ledger_account a
+        JOIN ledger_grant g USING (account_id) WHERE g.balance > g.held
+        GROUP BY a.account_id, a.next_due_at HAVING MIN(g.expires_at) < a.next_due_at""",
+}
+
+_TOTALS = f"""
+    SELECT
+        (SELECT COALESCE(SUM(balance), 0) FROM ledger_grant) AS balances,
+        (SELECT COALESCE(SUM(held), 0) FROM ledger_grant) + (SELECT COALESCE(SUM(overdraft_held), 0) FROM ledger_account) AS held,
+        (SELECT COALESCE(SUM(debt), 0) FROM ledger_account) AS debt,
+        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE source = {ISSUE}) AS issued,
+        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE source = {SALE}) AS sold,
+        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE target = {REVENUE}) AS revenue,
+        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE target = {BREAKAGE}) AS breakage"""
+
+
+def audit(path: str) -> Audit:
+    """Check every invariant of the ledger file at `path`; raises LedgerUnavailable if there is no ledger."""
+    if not Path(path).is_file():
+        raise LedgerUnavailable(f"there is no ledger at {path}")
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=10)
+    connection.row_factory = sqlite3.Row
+    try:
+        # One read transaction: every statement sees the same moment.
+        connection.execute("BEGIN")
+        findings = []
+        for invariant, statement in _INVARIANTS.items():
+            rows = connection.execute(f"SELECT * FROM ({statement}) LIMIT {_MOST_ROWS}").fetchall()
+            if rows:
+                findings.append(Finding(invariant, [dict(row) for row in rows]))
+        totals: dict[str, int] = dict(connection.execute(_TOTALS).fetchone())
+        out = totals["issued"] + totals["sold"] - totals["revenue"] - totals["breakage"]
+        law = "balances less debt are what was issued and sold less revenue and breakage"
+        if totals["balances"] - totals["debt"] != out:
+            findings.append(Finding(law, [dict(totals)]))
+        orphans = connection.execute(
+            "SELECT account_id, hold_id, created_at, ended_at FROM ledger_receipt WHERE status = 'orphaned'"
+        ).fetchall()
+        return Audit(findings, totals, [dict(row) for row in orphans], [*_INVARIANTS, law])
+    except sqlite3.Error as error:
+        raise LedgerUnavailable(f"{path} can't be audited: {error}") from error
+    finally:
+        connection.close()

@@ -1,0 +1,108 @@
+"""Group commit: one writer thread takes everything that queued while the last commit was flushing.
+
+No timer: a batch is one command when idle and grows under load. An acknowledgement follows its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+
+from ledger.burn import BucketOrder
+from ledger.commands import Command
+from ledger.errors import LedgerError, LedgerUnavailable, Overloaded
+from ledger.model import Outcome
+from ledger.store import Store
+
+__all__ = ["GroupCommit"]
+
+_MOST_IN_BATCH = 512
+_Item = tuple[Command, "asyncio.Future[Outcome]"]
+_Result = tuple["asyncio.Future[Outcome]", "Outcome | BaseException"]
+
+
+class GroupCommit:
+    """Commits commands in batches on a thread of its own; made and called on one event loop."""
+
+    def __init__(self, store: Store, order: Callable[[], BucketOrder], clock: Callable[[], int], most_waiting: int) -> None:
+        self._store = store
+        self._order = order
+        self._clock = clock
+        self._most_waiting = most_waiting
+        self._now = 0
+        self._waiting = 0
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, command: Command, *, admission: bool = False) -> asyncio.Future[Outcome]:
+        """Queue a command; the future ends after its commit.
+
+        admission: this command starts new work, and is refused with Overloaded when the queue is full. What ends
+        work always enters: open holds bound it.
+        """
+        if admission and self._waiting >= self._most_waiting:
+            raise Overloaded("too many calls are waiting for the ledger")
+        if not self._thread.is_alive():
+            raise LedgerUnavailable("the ledger is closed")
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting += 1
+        self._queue.put((command, future))
+        return future
+
+    async def close(self) -> None:
+        """Commit everything queued, then end the thread."""
+        self._queue.put(None)
+        while self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
+
+    def _write(self) -> None:
+        closing = False
+        while not closing:
+            items: list[_Item] = []
+            item = self._queue.get()
+            while item is not None:
+                items.append(item)
+                if len(items) == _MOST_IN_BATCH:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            else:
+                closing = True
+            if items:
+                results = self._commit(items)
+                self._loop.call_soon_threadsafe(self._give, results)
+
+    def _commit(self, items: list[_Item]) -> list[_Result]:
+        # The clock may step back; the ledger's time does not.
+        self._now = max(self._now, self._clock())
+        try:
+            outcomes = self._store.transact([command for command, _ in items], self._order(), self._now)
+            return [(future, outcome) for (_, future), outcome in zip(items, outcomes, strict=True)]
+        except LedgerError as error:
+            failure: BaseException = error
+        except sqlite3.Error as error:
+            failure = LedgerUnavailable(f"the store did not commit: {error}")
+            failure.__cause__ = error
+        except Exception as error:  # a fault of ours must fail its own command, not stop the ledger for everybody
+            failure = error
+        if len(items) == 1:
+            return [(items[0][1], failure)]
+        # Nothing of the batch was written: one by one, only what is at fault fails.
+        return [result for item in items for result in self._commit([item])]
+
+    def _give(self, results: list[_Result]) -> None:
+        self._waiting -= len(results)
+        for future, outcome in results:
+            if future.done():
+                continue
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)

@@ -1,0 +1,50 @@
+"""What the ledger raises. A refusal is a value (`ledger.model.Refused`), not an exception.
+
+LedgerError
+├── UnknownAccount     no such account
+├── UnknownHold        a hold that this ledger never had was to be ended
+├── Conflict           a command contradicts what is recorded
+├── Overloaded         the admission queue is full
+├── LedgerUnavailable  the store could not commit; nothing was written
+└── LedgerLocked       another process owns the store
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "Conflict",
+    "LedgerError",
+    "LedgerLocked",
+    "LedgerUnavailable",
+    "Overloaded",
+    "UnknownAccount",
+    "UnknownHold",
+]
+
+
+class LedgerError(Exception):
+    """Anything that the ledger raises."""
+
+
+class UnknownAccount(LedgerError):
+    """No account has this id."""
+
+
+class UnknownHold(LedgerError):
+    """A hold was to be ended that is neither open nor recorded as ended."""
+
+
+class Conflict(LedgerError):
+    """A command contradicts what is recorded, such as a second hold under one id."""
+
+
+class Overloaded(LedgerError):
+    """The admission queue is full; nothing was written, the caller may try again."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The store could not commit; nothing of the command was written."""
+
+
+class LedgerLocked(LedgerError):
+    """Another process owns the store; the message says which."""

@@ -1,0 +1,140 @@
+"""The ledger's tables. Every key starts with `account_id`; nothing refers across accounts.
+
+Rows only: commands never go through these classes, the paid path writes in sets (`ledger.store`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, text
+from sqlmodel import Field, SQLModel
+
+__all__ = ["TABLES", "TRIGGERS", "AccountRow", "GrantRow", "HoldRow", "ReceiptRow", "TransferRow"]
+
+# One B-tree a table: rows lie in account order, which is how they are read.
+_CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
+
+
+def _big(*, key: bool = False) -> Any:
+    """A BIGINT column; nanocredits of 10⁹ credits do not fit less."""
+    return Field(sa_type=BigInteger, primary_key=key, sa_column_kwargs={"autoincrement": False} if key else {})
+
+
+class AccountRow(SQLModel, table=True):
+    """What an account owes and when something is next due; its credits are in its grants."""
+
+    __tablename__: ClassVar[Any] = "ledger_account"
+    __table_args__ = (
+        CheckConstraint("debt >= 0 AND overdraft_held >= 0 AND overdraft_limit >= 0", name="ledger_account_sane"),
+        _CLUSTERED,
+    )
+
+    account_id: int = _big(key=True)
+    status: str
+    timezone: str
+    debt: int = _big()
+    overdraft_limit: int = _big()
+    overdraft_held: int = _big()
+    next_due_at: int = _big()
+    created_at: int = _big()
+
+
+class GrantRow(SQLModel, table=True):
+    """One lot of credits.
+
+    open: 0 once nothing is left of it, so that calls load only lots that matter. lost: what expired unused.
+    """
+
+    __tablename__: ClassVar[Any] = "ledger_grant"
+    __table_args__ = (
+        CheckConstraint("0 <= held AND held <= balance AND balance + lost <= granted AND lost >= 0", name="ledger_grant_sane"),
+        Index("ledger_grant_open", "account_id", sqlite_where=text("open = 1")),
+        Index("ledger_grant_source", "account_id", "source_key", unique=True, sqlite_where=text("source_key IS NOT NULL")),
+        _CLUSTERED,
+    )
+
+    account_id: int = _big(key=True)
+    grant_id: int = _big(key=True)
+    bucket: str
+    source: str
+    paid: int
+    granted: int = _big()
+    balance: int = _big()
+    held: int = _big()
+    lost: int = _big()
+    open: int
+    effective_at: int = _big()
+    expires_at: int = _big()
+    created_at: int = _big()
+    source_key: str | None = None
+    note: str | None = None
+
+
+class HoldRow(SQLModel, table=True):
+    """An open hold; whoever deletes the row has ended it. legs: JSON [[grant id, amount], …], 0 is the overdraft."""
+
+    __tablename__: ClassVar[Any] = "ledger_hold"
+    __table_args__ = (_CLUSTERED,)
+
+    account_id: int = _big(key=True)
+    hold_id: int = _big(key=True)
+    amount: int = _big()
+    legs: str
+    memo: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: int = _big()
+    deadline: int = _big()
+
+
+class TransferRow(SQLModel, table=True):
+    """One leg of the journal, append-only: from a node to a node, so that debits equal credits by construction."""
+
+    __tablename__: ClassVar[Any] = "ledger_transfer"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="ledger_transfer_positive"),
+        _CLUSTERED,
+    )
+
+    account_id: int = _big(key=True)
+    transfer_id: int = _big(key=True)
+    kind: str
+    source: int = _big()
+    target: int = _big()
+    amount: int = _big()
+    at: int = _big()
+    request: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class ReceiptRow(SQLModel, table=True):
+    """How a hold ended, once each. paid_from: JSON [[grant id, bucket, amount], …]; memo: the proxy's, opaque."""
+
+    __tablename__: ClassVar[Any] = "ledger_receipt"
+    __table_args__ = (
+        CheckConstraint("charged >= 0 AND debt >= 0 AND debt <= charged", name="ledger_receipt_sane"),
+    )
+
+    account_id: int = _big(key=True)
+    hold_id: int = _big(key=True)
+    status: str
+    charged: int = _big()
+    debt: int = _big()
+    paid_from: str
+    memo: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: int = _big()
+    ended_at: int = _big()
+    late: int
+
+
+TABLES = [row.__table__ for row in (AccountRow, GrantRow, HoldRow, TransferRow, ReceiptRow)]  # type: ignore[attr-defined]
+
+# The journal and the record of ended holds can only be added to; an orphan's receipt alone may be settled late.
+TRIGGERS = [
+    f"""CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} {condition}
+    BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
+    for table, verb, condition in (
+        ("ledger_transfer", "UPDATE", ""),
+        ("ledger_transfer", "DELETE", ""),
+        ("ledger_receipt", "UPDATE", "WHEN OLD.status <> 'orphaned'"),
+        ("ledger_receipt", "DELETE", ""),
+    )
+]

@@ -1,0 +1,1 @@
+"""What does it cost: pure arithmetic over a versioned price table."""

@@ -1,0 +1,33 @@
+"""What pricing refuses.
+
+PricingError
+├── ConfigError      the operator's file is wrong; carries file, line and fix
+├── UnpricedModel    the table has no price for what was asked
+└── InvalidAmount    a figure that is no amount of credits
+"""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "InvalidAmount", "PricingError", "UnpricedModel"]
+
+
+class PricingError(Exception):
+    """Anything that pricing refuses."""
+
+
+class ConfigError(PricingError):
+    """The operator's file is wrong at one line; `str()` reads `FILE:LINE: what is wrong, and the fix`."""
+
+    def __init__(self, file: str, line: int, problem: str) -> None:
+        super().__init__(f"{file}:{line}: {problem}")
+        self.file = file
+        self.line = line
+        self.problem = problem
+
+
+class UnpricedModel(PricingError):
+    """A model or meter was asked for that the table does not price."""
+
+
+class InvalidAmount(PricingError):
+    """A figure that is no amount of credits; the message says what is expected."""

@@ -1,0 +1,54 @@
+"""The one vocabulary of what can be metered, and which meter is part of which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["INPUT", "METERS", "OUTPUT", "TOKEN_WHOLES", "Meter", "parts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One countable thing; `whole` names the meter that already counts it, so that no part is billed twice.
+
+    `flat` marks what is charged for having answered at all and never for an answer that did not come.
+    """
+
+    name: str
+    whole: str | None = None
+    token: bool = False
+    flat: bool = False
+
+
+# The order is the order in which parts take their share of a whole that providers' overlapping details exceed.
+METERS: dict[str, Meter] = {
+    meter.name: meter
+    for meter in (
+        Meter("request", flat=True),
+        Meter("input_tokens", token=True),
+        Meter("cached_input_tokens", whole="input_tokens", token=True),
+        Meter("cache_write_tokens", whole="input_tokens", token=True),
+        Meter("input_audio_tokens", whole="input_tokens", token=True),
+        Meter("input_image_tokens", whole="input_tokens", token=True),
+        Meter("output_tokens", token=True),
+        Meter("reasoning_tokens", whole="output_tokens", token=True),
+        Meter("output_audio_tokens", whole="output_tokens", token=True),
+        Meter("output_image_tokens", whole="output_tokens", token=True),
+        Meter("image"),
+        Meter("audio_second"),
+        Meter("video_second"),
+        Meter("character"),
+        Meter("web_search"),
+        Meter("web_page"),
+        Meter("rerank_unit"),
+    )
+}
+
+INPUT = "input_tokens"
+OUTPUT = "output_tokens"
+TOKEN_WHOLES = (INPUT, OUTPUT)
+
+
+def parts_of(whole: str) -> tuple[str, ...]:
+    """Name the meters contained in `whole`, in the order in which they take their share."""
+    return tuple(meter.name for meter in METERS.values() if meter.whole == whole)

@@ -1,0 +1,1 @@
+"""Who asks, who answers, who is told: HTTP, upstreams, keys."""

@@ -1,0 +1,208 @@
+"""`/admin/v1`: accounts, keys and grants."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import available_timezones
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ledger.errors import UnknownAccount
+from ledger.ids import microseconds
+from ledger.model import NEVER
+from pricing.amounts import format_credits
+from proxy.caller import headers_of, require_admin
+from proxy.credits import balance_object, find_receipt, grant_object
+from proxy.errors import ApiError, bad_request, not_supported
+from proxy.ids import account_id, object_id, parse_account, parse_object
+from proxy.jsonapi import answer, page, read_fields, read_page, timestamp
+from proxy.people.people import ExternalIdTaken, Profile
+from proxy.people.tables import KeyRow
+from proxy.services import Services
+
+__all__ = ["routes"]
+
+_SOURCES = ("admin", "campaign", "reward", "compensation")
+
+
+def routes(services: Services) -> list[Route]:
+    """The operator's routes; each asks for the admin key first."""
+    handlers = _Admin(services)
+    return [
+        Route("/admin/v1/accounts", handlers.create_account, methods=["POST"]),
+        Route("/admin/v1/accounts", handlers.list_accounts, methods=["GET"]),
+        Route("/admin/v1/accounts/{account}", handlers.show_account, methods=["GET"]),
+        Route("/admin/v1/accounts/{account}/credits", handlers.show_credits, methods=["GET"]),
+        Route("/admin/v1/accounts/{account}/keys", handlers.create_key, methods=["POST"]),
+        Route("/admin/v1/accounts/{account}/keys", handlers.list_keys, methods=["GET"]),
+        Route("/admin/v1/accounts/{account}/grants", handlers.create_grant, methods=["POST"]),
+        Route("/admin/v1/accounts/{account}/grants", handlers.list_grants, methods=["GET"]),
+        Route("/admin/v1/keys/{key}", handlers.revoke_key, methods=["DELETE"]),
+        Route("/admin/v1/receipts/{id}", handlers.show_receipt, methods=["GET"]),
+    ]
+
+
+class _Admin:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def _allow(self, request: Request) -> None:
+        headers = headers_of(request.scope)
+        await require_admin(self._services, headers)
+        if b"idempotency-key" in headers:
+            raise not_supported("the header Idempotency-Key", "Idempotency-Key")
+
+    async def _account(self, request: Request) -> int:
+        """Read the account of the path; raises ApiError 404 where there is none."""
+        await self._allow(request)
+        account = parse_account(request.path_params["account"])
+        if account is None or await self._services.people.profile(account) is None:
+            raise ApiError(404, "not_found", "There is no such account")
+        return account
+
+    async def _account_object(self, profile: Profile) -> dict[str, Any]:
+        try:
+            balance = await self._services.ledger.balance(profile.account_id, ())
+        except UnknownAccount:
+            raise ApiError(404, "not_found", "There is no such account") from None
+        return {
+            "object": "account",
+            "id": account_id(profile.account_id),
+            "name": profile.name,
+            "email": profile.email,
+            "external_id": profile.external_id,
+            "kind": profile.kind,
+            "plan": None,
+            "timezone": balance.timezone,
+            "overdraft_limit": format_credits(balance.overdraft_limit),
+            "status": balance.status,
+            "created_at": timestamp(profile.created_at),
+        }
+
+    async def create_account(self, request: Request) -> Response:
+        await self._allow(request)
+        known = ("name", "email", "external_id", "timezone", "overdraft_limit", "kind", "reason")
+        fields = await read_fields(request, known, ("plan", "clock"))
+        if fields.choice("kind", ("user", "team"), "user") == "team":
+            raise not_supported("`kind` team", "kind")
+        zone = fields.text("timezone") or "UTC"
+        if zone not in available_timezones():
+            raise bad_request(f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422)
+        services = self._services
+        fields.text("reason", most=2000)
+        profile = Profile(
+            account_id=services.ledger.next_id(),
+            name=fields.text("name", required=True) or "",
+            email=fields.text("email"),
+            external_id=fields.text("external_id"),
+            kind="user",
+            created_at=microseconds(),
+        )
+        overdraft = fields.credits("overdraft_limit", default=0, zero=True)
+        # The ledger first: without its owner's row an account can't be reached, so a crash between leaves no trace.
+        await services.ledger.open_account(profile.account_id, timezone=zone, overdraft_limit=overdraft)
+        try:
+            await services.people.add_account(profile)
+        except ExternalIdTaken:
+            raise ApiError(
+                409, "external_id_taken", "Another account has this external_id; find it with ?external_id=", param="external_id"
+            ) from None
+        return answer(await self._account_object(profile), 201)
+
+    async def list_accounts(self, request: Request) -> Response:
+        await self._allow(request)
+        if "plan" in request.query_params:
+            raise not_supported("filtering by plan", "plan")
+        limit, after = read_page(request)
+        profiles = await self._services.people.profiles(
+            limit + 1,
+            parse_account(after) or 0 if after else None,
+            request.query_params.get("query"),
+            request.query_params.get("external_id"),
+        )
+        return page([await self._account_object(profile) for profile in profiles], limit)
+
+    async def show_account(self, request: Request) -> Response:
+        profile = await self._services.people.profile(await self._account(request))
+        assert profile is not None
+        return answer(await self._account_object(profile))
+
+    async def show_credits(self, request: Request) -> Response:
+        account = await self._account(request)
+        return answer(await balance_object(self._services.ledger, self._services.config, account))
+
+    async def create_key(self, request: Request) -> Response:
+        account = await self._account(request)
+        fields = await read_fields(request, ("name", "app", "reason"), ("operations", "limit", "pays"))
+        services = self._services
+        fields.text("reason", most=2000)
+        secret, row = await services.people.add_key(
+            account, services.ledger.next_id(), microseconds(), fields.text("name"), fields.text("app")
+        )
+        return answer({**_key_object(row), "key": secret}, 201)
+
+    async def list_keys(self, request: Request) -> Response:
+        account = await self._account(request)
+        limit, after = read_page(request)
+        ids = parse_object("key", after) if after else None
+        rows = await self._services.people.keys(account, limit + 1, ids[0] if ids else 0 if after else None)
+        return page([_key_object(row) for row in rows], limit)
+
+    async def revoke_key(self, request: Request) -> Response:
+        await self._allow(request)
+        ids = parse_object("key", request.path_params["key"])
+        row = await self._services.people.revoke_key(ids[1], ids[0], microseconds()) if ids else None
+        if row is None:
+            raise ApiError(404, "not_found", "There is no such key")
+        return answer(_key_object(row))
+
+    async def create_grant(self, request: Request) -> Response:
+        account = await self._account(request)
+        fields = await read_fields(request, ("bucket", "credits", "source", "expires_at", "note", "reason"))
+        services = self._services
+        fields.text("reason", most=2000)
+        buckets = services.config.buckets
+        name = fields.text("bucket", required=True) or ""
+        if name not in buckets:
+            raise bad_request(f"`bucket` must be one of {', '.join(buckets)}", "bucket", status=422)
+        amount = fields.credits("credits")
+        source = fields.choice("source", _SOURCES, "admin")
+        note = fields.text("note", most=500)
+        now = microseconds()
+        expires_at = fields.time("expires_at")
+        if expires_at is None:
+            lifetime = buckets[name].expires
+            expires_at = NEVER if lifetime is None else now + int(lifetime * 1_000_000)
+        elif expires_at <= now:
+            raise bad_request("`expires_at` must be in the future", "expires_at", status=422)
+        issued = await services.ledger.issue(account, name, amount, source=source, expires_at=expires_at, note=note)
+        return answer(grant_object(account, issued.grant, issued.balance, 0, None), 201)
+
+    async def list_grants(self, request: Request) -> Response:
+        account = await self._account(request)
+        limit, after = read_page(request)
+        ids = parse_object("grant", after) if after else None
+        grants = await self._services.ledger.grants(account, limit + 1, ids[0] if ids else 0 if after else None)
+        return page([grant_object(account, grant, left, held, None) for grant, left, held in grants], limit)
+
+    async def show_receipt(self, request: Request) -> Response:
+        await self._allow(request)
+        return answer(await find_receipt(self._services.ledger, request.path_params["id"], None))
+
+
+def _key_object(row: KeyRow) -> dict[str, Any]:
+    return {
+        "object": "key",
+        "id": object_id("key", row.key_id, row.account_id),
+        "account": account_id(row.account_id),
+        "name": row.name,
+        "app": row.app,
+        "operations": None,
+        "limit": None,
+        "prefix": row.prefix,
+        "status": "active" if row.revoked_at is None else "revoked",
+        "created_at": timestamp(row.created_at),
+        "revoked_at": timestamp(row.revoked_at),
+    }

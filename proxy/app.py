@@ -1,0 +1,176 @@
+"""The one composition root: parts are made here and nowhere else, and here every route has its place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ledger.errors import LedgerError
+from ledger.ledger import Ledger
+from proxy import admin, credits
+from proxy.caller import headers_of, identify
+from proxy.charge import ledger_refusal
+from proxy.config import Config, UpstreamConfig
+from proxy.counting import TokenCounter
+from proxy.errors import ApiError, not_supported
+from proxy.ids import object_id
+from proxy.jsonapi import answer
+from proxy.operations import chat
+from proxy.people.people import People
+from proxy.receipts import died
+from proxy.serve import PaidEndpoint
+from proxy.services import Services
+from proxy.upstream.demo import DemoUpstream
+from proxy.upstream.openai import OpenAIUpstream
+from proxy.upstream.upstream import Upstream
+
+__all__ = ["build_app", "open_services", "sqlite_path"]
+
+_log = logging.getLogger("farebox")
+_PENDING_SECONDS = 3.0
+
+_LATER_ENDPOINTS = (
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/embeddings",
+    "/v1/images/generations",
+    "/v1/images/edits",
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/videos",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/web/extract",
+)
+
+
+def sqlite_path(url: str) -> str:
+    """The file of a `sqlite:///FILE` URL."""
+    return url.removeprefix("sqlite:///")
+
+
+@asynccontextmanager
+async def open_services(
+    config: Config, environment: Mapping[str, str], owner: str
+) -> AsyncIterator[tuple[Services, str | None]]:
+    """Open everything a server needs, and close it again, in order.
+
+    Yields the services, and the admin key where it was made just now. Raises LedgerLocked if another process has the
+    database.
+    """
+    # Loading the tokenizer stalls every thread, so it is over before anybody is listening.
+    counter = TokenCounter()
+    path = sqlite_path(config.database)
+    ledger = await Ledger.open(path, lambda: config.buckets, owner=owner, orphan_memo=died)
+    people = People(path)
+    upstreams = {name: _upstream(upstream, counter) for name, upstream in config.upstreams.items()}
+    admin_digest, made_key = await people.admin_digest(environment.get("FAREBOX_ADMIN_KEY"))
+    services = Services(config, ledger, people, counter, upstreams, admin_digest)
+    try:
+        yield services, made_key
+    finally:
+        await services.pending.drain(_PENDING_SECONDS)
+        for upstream in upstreams.values():
+            await upstream.close()
+        people.close()
+        await ledger.close()
+
+
+def _upstream(config: UpstreamConfig, counter: TokenCounter) -> Upstream:
+    return DemoUpstream(counter) if config.kind == "demo" else OpenAIUpstream(config)
+
+
+def build_app(services: Services) -> ASGIApp:
+    """Put every route in its place."""
+
+    async def healthy(request: Request) -> Response:
+        return answer({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        return answer({"status": "stopping" if services.draining else "ready"}, 503 if services.draining else 200)
+
+    async def later(request: Request) -> Response:
+        await identify(services, headers_of(request.scope))
+        raise not_supported(f"the endpoint {request.url.path}")
+
+    cold = Starlette(
+        routes=[
+            Route("/healthz", healthy),
+            Route("/readyz", ready),
+            *credits.routes(services),
+            *admin.routes(services),
+            *(Route(path, later, methods=["POST"]) for path in _LATER_ENDPOINTS),
+        ],
+        exception_handlers={
+            ApiError: _api_error,
+            LedgerError: _ledger_error,
+            HTTPException: _http_error,
+            Exception: _internal_error,
+        },
+    )
+    return _Front(services, {chat.ENDPOINT: PaidEndpoint(services)}, cold)
+
+
+class _Front:
+    """Sends paid calls past the router, and gives every other answer its request id."""
+
+    def __init__(self, services: Services, paid: Mapping[str, ASGIApp], cold: ASGIApp) -> None:
+        self._services = services
+        self._paid = paid
+        self._cold = cold
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        paid = self._paid.get(scope["path"])
+        if paid is not None and scope["method"] == "POST":
+            await paid(scope, receive, send)
+            return
+        request_id = object_id("req", self._services.ledger.next_id(), 0)
+        scope["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        await self._cold(scope, receive, send_with_id)
+
+
+def _error_answer(request: Request, error: ApiError) -> Response:
+    body = error.envelope(request.scope.get("request_id", ""))
+    return Response(body, error.status, error.headers, "application/json")
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _error_answer(request, error)
+
+
+async def _ledger_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LedgerError)
+    _log.error("the ledger did not answer: %s", error)
+    return _error_answer(request, ledger_refusal(error))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refused = ApiError(error.status_code, "not_found", f"There is no {request.method} {request.url.path[:100]} here")
+    if error.status_code != 404:
+        refused.code = "method_not_allowed"
+        refused.headers |= dict(error.headers or {})
+    return _error_answer(request, refused)
+
+
+async def _internal_error(request: Request, error: Exception) -> Response:
+    return _error_answer(request, ApiError(500, "internal_error", "Something failed inside the server"))

@@ -1,0 +1,111 @@
+"""Who asks: headers, key, body."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+
+from starlette.types import Receive, Scope
+
+from proxy.errors import ApiError, bad_request, not_supported
+from proxy.people.people import Caller, digest
+from proxy.services import Services
+
+__all__ = ["ClientGone", "headers_of", "identify", "read_body", "recorded_header", "refuse_later_headers"]
+
+_LATER = {
+    b"x-farebox-operation": "X-Farebox-Operation",
+    b"x-farebox-user": "X-Farebox-User",
+    b"x-farebox-run-limit": "X-Farebox-Run-Limit",
+    b"idempotency-key": "Idempotency-Key",
+}
+_MOST_HEADER = 256
+
+
+class ClientGone(Exception):
+    """The client left before its request had arrived whole."""
+
+
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """Read the request's headers; of one sent twice the last counts."""
+    return dict(scope["headers"])
+
+
+def secret_of(headers: Mapping[bytes, bytes]) -> str | None:
+    """Read the key from `Authorization: Bearer` or `x-api-key`."""
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        scheme, _, secret = authorization.decode("latin-1").partition(" ")
+        return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None
+    key = headers.get(b"x-api-key")
+    return key.decode("latin-1").strip() if key else None
+
+
+async def identify(services: Services, headers: Mapping[bytes, bytes]) -> Caller:
+    """Find whose key the request carries; raises ApiError 401."""
+    secret = secret_of(headers)
+    if secret is None:
+        raise ApiError(401, "invalid_api_key", "No API key: send `Authorization: Bearer fbx_…`")
+    caller = services.people.cached(digest(secret)) or await services.people.identify(secret)
+    if caller is None:
+        raise ApiError(401, "invalid_api_key", "This API key is unknown or was revoked")
+    return caller
+
+
+async def require_admin(services: Services, headers: Mapping[bytes, bytes]) -> None:
+    """Let only the admin key pass; raises ApiError 401, or 403 for a caller's key."""
+    secret = secret_of(headers)
+    if secret is not None and hmac.compare_digest(digest(secret), services.admin_digest):
+        return
+    if secret is not None and await services.people.identify(secret) is not None:
+        raise ApiError(403, "permission_denied", "This is a caller's key; administration needs the admin key")
+    raise ApiError(401, "invalid_api_key", "Administration needs the admin key: send `Authorization: Bearer …`")
+
+
+def refuse_later_headers(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse by name what callers may ask of later releases: ignoring it would bill on other terms than they meant."""
+    for name, shown in _LATER.items():
+        if name in headers:
+            raise not_supported(f"the header {shown}", shown)
+
+
+def recorded_header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
+    """Read a header that is stored with the call, such as its thread."""
+    value = headers.get(name)
+    if not value:
+        return None
+    text = value.decode("utf-8", "replace")
+    if len(text) > _MOST_HEADER or not text.isprintable():
+        shown = name.decode()
+        raise bad_request(f"the header {shown} must be at most {_MOST_HEADER} printable characters", shown)
+    return text
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int) -> bytes:
+    """Read the request's body; raises ApiError 413 above `most` bytes, ClientGone if it never arrives whole."""
+    length = headers.get(b"content-length", b"0")
+    if length.isdigit() and int(length) > most:
+        raise _too_large(most)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        pieces = [body]
+        size = len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > most:
+                raise _too_large(most)
+        body = b"".join(pieces)
+    if len(body) > most:
+        raise _too_large(most)
+    return body
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, "request_too_large", f"The body is larger than {most} bytes", headers={"connection": "close"})

@@ -1,0 +1,159 @@
+"""One call's money from hold to end: the only place where prices and the ledger meet on the paid path."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ledger.commands import PlaceHold, Settle, Void
+from ledger.errors import LedgerError, Overloaded
+from ledger.ledger import Ledger
+from ledger.model import Ended, Held, Refused
+from pricing.amounts import format_credits
+from pricing.rating import affordable_output, quote, rate
+from pricing.receipt import Rating
+from pricing.table import RateCard
+from pricing.usage import Usage
+from proxy.errors import ApiError
+from proxy.pending import Pending
+from proxy.receipts import UPSTREAM_ERROR, CallMemo
+
+__all__ = ["Charge", "Terms", "bound_usage", "ledger_refusal", "place", "refused", "shortened"]
+
+_log = logging.getLogger("farebox.charge")
+_NOTHING = Rating((), 0)
+_COUNT_BEYOND = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a call may use at most, per choice where tokens are put out.
+
+    limit: output tokens a choice that are held for. least: the output limit is never shortened below this.
+    """
+
+    card: RateCard
+    input_tokens: int
+    limit: int
+    least: int
+    choices: int
+    may_shorten: bool
+
+
+def bound_usage(terms: Terms, limit: int | None = None) -> dict[str, int]:
+    """State a call's upper bound as usage; limit: in place of the terms' own."""
+    return {
+        "request": 1,
+        "input_tokens": terms.input_tokens,
+        "output_tokens": (terms.limit if limit is None else limit) * terms.choices,
+    }
+
+
+class Charge:
+    """A held call; it ends once, by settling or voiding, and whoever ends it again gets the same answer."""
+
+    def __init__(
+        self, ledger: Ledger, pending: Pending, account_id: int, held: Held, card: RateCard, memo: CallMemo
+    ) -> None:
+        self._ledger = ledger
+        self._pending = pending
+        self._account_id = account_id
+        self._card = card
+        self._memo = memo
+        self.held = held
+        self.ending = False
+
+    async def settle(
+        self, usage: Usage, ended: str, *, estimated: bool = False, answered: bool = True, or_void: bool = False
+    ) -> Ended:
+        """Charge what was used; durable when this returns.
+
+        Raises LedgerError when the store can't commit; the end is then tried again until it can, and voids instead
+        of charging where `or_void` says that nothing is delivered without this settlement.
+        """
+        rating = rate(self._card, usage, answered=answered)
+        if rating.unpriced:
+            _log.error("model %s used what its price does not cover: %s", self._card.model, ", ".join(rating.unpriced))
+        memo = self._memo.ended(ended, rating, usage, estimated=estimated)
+        command = Settle(self._account_id, self.held.hold.hold_id, rating.total, memo)
+        return await self._end(command, self._void(UPSTREAM_ERROR) if or_void else command)
+
+    async def void(self, ended: str) -> Ended:
+        """End without a charge."""
+        command = self._void(ended)
+        return await self._end(command, command)
+
+    def _void(self, ended: str) -> Void:
+        memo = self._memo.ended(ended, _NOTHING, {}, estimated=False)
+        return Void(self._account_id, self.held.hold.hold_id, memo)
+
+    async def _end(self, command: Settle | Void, later: Settle | Void) -> Ended:
+        self.ending = True
+        # Shielded: the command is queued and will be carried out, whatever becomes of who waits for it.
+        outcome = await asyncio.shield(self._pending.see_through(self._ledger, command, later))
+        assert isinstance(outcome, Ended)
+        return outcome
+
+
+async def place(ledger: Ledger, account_id: int, hold_id: int, terms: Terms, memo: CallMemo, *, exact: bool) -> Held | Refused:
+    """Hold a call's upper bound.
+
+    exact: its input was counted; if not, a hold above a quarter of what is available is refused as `large`.
+    """
+    amount = quote(terms.card, bound_usage(terms)).total
+    within = 0 if exact else _COUNT_BEYOND
+    return await ledger.hold(PlaceHold(account_id, hold_id, amount, memo.held(), within))
+
+
+def shortened(terms: Terms, refusal: Refused) -> int | None:
+    """Find the largest output limit a choice that the balance, with nothing held, can pay; None if below the least."""
+    output = affordable_output(terms.card, bound_usage(terms), refusal.affordable)
+    if output is None:
+        return None
+    limit = output // terms.choices
+    return limit if terms.least <= limit < terms.limit else None
+
+
+def refused(refusal: Refused, terms: Terms, top_up_url: str | None, credit_names: str) -> ApiError:
+    """Say why a hold was refused, with the figures that a caller or its app can act on."""
+    if refusal.reason in ("suspended", "closed"):
+        return ApiError(403, "account_suspended", f"This account is {refusal.reason}; its calls are refused")
+    output = affordable_output(terms.card, bound_usage(terms), refusal.affordable)
+    most = None if output is None else max(0, output // terms.choices)
+    extra: Mapping[str, object] = {
+        "needed": format_credits(refusal.needed),
+        "available": format_credits(refusal.available),
+        "held": format_credits(refusal.held),
+        "debt": format_credits(refusal.debt),
+        "fits_at": None,
+        "top_up_url": top_up_url,
+        "max_tokens_affordable": most,
+    }
+    figures = f"it needs up to {format_credits(refusal.needed)} {credit_names} and {format_credits(refusal.available)} are available"
+    if refusal.reason == "held":
+        return ApiError(
+            402,
+            "credits_held",
+            f"Your own running calls hold {format_credits(refusal.held)} {credit_names} for the moment: {figures}."
+            " Try again when one of them has ended",
+            extra=extra,
+            headers={"x-should-retry": "true", "retry-after": "2"},
+        )
+    hint = f" With max_tokens {most} it would fit." if most else ""
+    top_up = f" Top up at {top_up_url}" if top_up_url else ""
+    return ApiError(
+        402,
+        "insufficient_credits",
+        f"Not enough {credit_names} for this call: {figures}.{hint}{top_up}",
+        extra=extra,
+        headers={"x-should-retry": "false"},
+    )
+
+
+def ledger_refusal(error: LedgerError) -> ApiError:
+    """Say that the ledger could not take a call."""
+    if isinstance(error, Overloaded):
+        return ApiError(503, "overloaded", "The server has too many calls waiting; try again in a moment")
+    return ApiError(503, "ledger_unavailable", "Credits cannot be debited at the moment, so no call is made; try again")

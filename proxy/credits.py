@@ -1,0 +1,183 @@
+"""What callers see of their credits: balance, receipts, models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ledger.ledger import Ledger
+from ledger.model import Balance, Grant
+from ledger.queries import Recorded
+from pricing.amounts import format_credits
+from proxy.caller import headers_of, identify
+from proxy.config import Config, ModelConfig
+from proxy.errors import ApiError
+from proxy.ids import account_id, object_id, parse_object
+from proxy.jsonapi import JSON, answer, timestamp
+from proxy.services import Services
+
+__all__ = ["balance_object", "grant_object", "receipt_object", "routes"]
+
+
+def routes(services: Services) -> list[Route]:
+    """The caller's routes; all of them are open at zero credits."""
+
+    async def credits(request: Request) -> Response:
+        caller = await identify(services, headers_of(request.scope))
+        return answer(await balance_object(services.ledger, services.config, caller.account_id))
+
+    async def receipt(request: Request) -> Response:
+        caller = await identify(services, headers_of(request.scope))
+        return answer(await find_receipt(services.ledger, request.path_params["id"], caller.account_id))
+
+    async def models(request: Request) -> Response:
+        await identify(services, headers_of(request.scope))
+        data = [_model_object(model) for model in services.config.models.values() if model.upstream.on]
+        return JSON({"object": "list", "data": data})
+
+    async def model(request: Request) -> Response:
+        await identify(services, headers_of(request.scope))
+        name = request.path_params["name"]
+        found = services.config.models.get(name)
+        if found is None or not found.upstream.on:
+            raise ApiError(404, "model_not_found", f"There is no model `{name[:80]}` here", param="model")
+        return answer(_model_object(found))
+
+    return [
+        Route("/v1/credits", credits),
+        Route("/v1/credits/receipts/{id}", receipt),
+        Route("/v1/models", models),
+        Route("/v1/models/{name:path}", model),
+    ]
+
+
+def _model_object(model: ModelConfig) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.upstream.name,
+        "title": model.title,
+        "description": model.description,
+        "class": model.klass,
+        "speed": model.speed,
+        "quality": model.quality,
+        "max_output_tokens": model.max_output_tokens,
+        "price": {meter: price.text for meter, price in model.card.prices.items()},
+    }
+
+
+async def find_receipt(ledger: Ledger, text: str, account: int | None) -> dict[str, Any]:
+    """Find a receipt by its id; account: whose it must be, None for anybody's. Raises ApiError 404."""
+    ids = parse_object("req", text)
+    recorded = None
+    if ids is not None and account in (None, ids[1]):
+        recorded = await ledger.receipt(ids[1], ids[0])
+    if ids is None or recorded is None:
+        raise ApiError(404, "not_found", "There is no such receipt")
+    return receipt_object(ids[1], recorded)
+
+
+def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:
+    """Show a call's receipt."""
+    memo: Mapping[str, Any] = orjson.loads(recorded.memo)
+    return {
+        "object": "credits.receipt",
+        "id": object_id("req", recorded.hold_id, account),
+        "status": recorded.status,
+        "ended": memo["ended"],
+        "endpoint": memo["endpoint"],
+        "model": memo["model"],
+        "upstream_model": memo["upstream_model"],
+        "operation": memo["operation"],
+        "app": memo["app"],
+        "thread": memo["thread"],
+        "run": memo["run"],
+        "key": memo["key"],
+        "price_version": memo["price_version"],
+        "estimated": memo["estimated"],
+        "shortened_to": memo["shortened_to"],
+        "lines": [{**line, "amount": format_credits(line["amount"])} for line in memo["lines"]],
+        "total": format_credits(recorded.charged),
+        "paid_from": [
+            {"grant": object_id("grant", paid.grant_id, account), "bucket": paid.bucket, "amount": format_credits(paid.amount)}
+            for paid in recorded.paid_from
+        ],
+        "debt": format_credits(recorded.debt),
+        "refunded": "0",
+        "reward": "0",
+        "created_at": timestamp(recorded.created_at),
+        "settled_at": timestamp(recorded.ended_at),
+    }
+
+
+async def balance_object(ledger: Ledger, config: Config, account: int) -> dict[str, Any]:
+    """Show what an account has."""
+    balance = await ledger.balance(account, config.buckets)
+    counts = {count.bucket: count for count in await ledger.bucket_counts(account)}
+    buckets = []
+    for name in [*config.buckets, *sorted(counts.keys() - config.buckets.keys())]:
+        within = [entry for entry in balance.grants if entry[0].bucket == name]
+        count = counts.get(name)
+        configured = config.buckets.get(name)
+        buckets.append(
+            {
+                "bucket": name,
+                "title": configured.title if configured else name,
+                "remaining": format_credits(sum(left for _, left, _ in within)),
+                "held": format_credits(sum(held for _, _, held in within)),
+                "granted": format_credits(sum(grant.granted for grant, _, _ in within)),
+                "grants": count.grants if count else 0,
+                "exhausted": count.exhausted if count else 0,
+                "resets_at": None,
+            }
+        )
+    return {
+        "object": "credits.balance",
+        "account": account_id(account),
+        "plan": None,
+        "timezone": balance.timezone,
+        "usd_per_credit": format(config.credit.usd, "f"),
+        "available": format_credits(balance.available),
+        "held": format_credits(balance.held),
+        "debt": format_credits(balance.debt),
+        "overdraft_limit": format_credits(balance.overdraft_limit),
+        "low": _is_low(balance),
+        "monthly_limit": None,
+        "used": None,
+        "resets_at": None,
+        "buckets": buckets,
+        "grants": [
+            grant_object(account, grant, left, held, burns)
+            for burns, (grant, left, held) in enumerate(balance.grants, start=1)
+        ],
+    }
+
+
+def _is_low(balance: Balance) -> bool:
+    """A tenth or less of what was granted is left."""
+    return balance.available * 10 <= sum(grant.granted for grant, _, _ in balance.grants)
+
+
+def grant_object(account: int, grant: Grant, left: int, held: int, burns: int | None) -> dict[str, Any]:
+    """Show one grant; burns: its place in the burn-down order, None where that was not asked."""
+    return {
+        "object": "credits.grant",
+        "id": object_id("grant", grant.grant_id, account),
+        "bucket": grant.bucket,
+        "source": grant.source,
+        "note": grant.note,
+        "paid": bool(grant.paid),
+        "granted": format_credits(grant.granted),
+        "remaining": format_credits(left),
+        "held": format_credits(held),
+        "burns": burns,
+        "effective_at": timestamp(grant.effective_at),
+        "expires_at": timestamp(grant.expires_at),
+        "created_at": timestamp(grant.created_at),
+    }

@@ -1,0 +1,133 @@
+"""How Farebox's own routes speak: objects, lists, times, amounts on input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ledger.model import NEVER
+from pricing.amounts import parse_credits
+from pricing.errors import InvalidAmount
+from proxy.errors import ApiError, bad_request, not_supported
+
+__all__ = ["JSON", "Fields", "answer", "page", "read_fields", "read_page", "timestamp"]
+
+_DEFAULT_PAGE = 50
+_MOST_PAGE = 1000
+_MOST_ADMIN_BODY = 1_000_000
+
+
+class JSON(Response):
+    """A JSON answer."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
+
+
+def answer(content: Mapping[str, Any], status: int = 200) -> JSON:
+    return JSON(content, status)
+
+
+def timestamp(microseconds: int | None) -> str | None:
+    """Write a time as RFC 3339 in UTC; NEVER and None are null."""
+    if microseconds is None or microseconds == NEVER:
+        return None
+    seconds, rest = divmod(microseconds, 1_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+    return moment.isoformat(timespec="microseconds" if rest else "seconds").replace("+00:00", "Z")
+
+
+def parse_timestamp(text: object, name: str) -> int:
+    """Read an RFC 3339 time with its offset, in microseconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise bad_request(f"`{name}` must be a time such as 2026-11-21T00:00:00Z", name, status=422)
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def read_page(request: Request) -> tuple[int, str | None]:
+    """Read `limit` (1–1000, default 50, larger is cut) and `after`."""
+    text = request.query_params.get("limit", str(_DEFAULT_PAGE))
+    if not text.isascii() or not text.isdigit() or not int(text[:9]):
+        raise bad_request("`limit` must be a whole number from 1 to 1000", "limit", status=422)
+    return min(int(text[:9]), _MOST_PAGE), request.query_params.get("after")
+
+
+def page(items: Sequence[Mapping[str, Any]], limit: int) -> JSON:
+    """Answer a list; `items` holds one more than `limit` where there are more."""
+    shown = items[:limit]
+    more = len(items) > limit
+    return JSON({"object": "list", "data": shown, "has_more": more, "next": shown[-1]["id"] if more else None})
+
+
+class Fields:
+    """The members of a request's JSON object; whoever reads one names it in the refusal (422)."""
+
+    def __init__(self, members: dict[str, Any]) -> None:
+        self._members = members
+
+    def text(self, name: str, *, most: int = 200, required: bool = False) -> str | None:
+        value = self._members.get(name)
+        if value is None:
+            if required:
+                raise bad_request(f"`{name}` is missing", name, status=422)
+            return None
+        if not isinstance(value, str) or not value.strip() or len(value) > most or not value.isprintable():
+            raise bad_request(f"`{name}` must be a text of 1 to {most} printable characters", name, status=422)
+        return value
+
+    def choice(self, name: str, options: Sequence[str], default: str) -> str:
+        value = self._members.get(name)
+        if value is None:
+            return default
+        if value not in options:
+            raise bad_request(f"`{name}` must be one of {', '.join(options)}", name, status=422)
+        return str(value)
+
+    def credits(self, name: str, *, default: int | None = None, zero: bool = False) -> int:
+        """Read an amount of credits, in nanocredits."""
+        value = self._members.get(name)
+        if value is None and default is not None:
+            return default
+        try:
+            return parse_credits(value, zero=zero)
+        except InvalidAmount as error:
+            raise bad_request(f"`{name}` {error}", name, status=422) from None
+
+    def time(self, name: str) -> int | None:
+        value = self._members.get(name)
+        return None if value is None else parse_timestamp(value, name)
+
+
+async def read_fields(request: Request, known: Sequence[str], later: Sequence[str] = ()) -> Fields:
+    """Read a request's JSON object; unknown members and those of later releases are refused by name."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_ADMIN_BODY:
+            raise ApiError(413, "request_too_large", f"The body is larger than {_MOST_ADMIN_BODY} bytes")
+    try:
+        members = orjson.loads(body) if body.strip() else {}
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"The body is not valid JSON: {error}") from None
+    if not isinstance(members, dict):
+        raise bad_request("The body must be a JSON object")
+    for name in members:
+        if name in later and members[name] is not None:
+            raise not_supported(f"`{name}`", name)
+        if name not in known and name not in later:
+            raise bad_request(f"`{name[:60]}` is unknown here; known: {', '.join(known)}", name[:60], status=422)
+    return Fields(members)
+
+

@@ -1,0 +1,1 @@
+"""One file an endpoint: parse, estimate, rewrite, read usage. Nothing here can touch money."""

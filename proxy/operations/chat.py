@@ -1,0 +1,303 @@
+"""`/v1/chat/completions`: what a request asks for, what it can use at most, and what its answer used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from pricing.usage import Usage, impossible
+from proxy.errors import ApiError, bad_request, not_supported
+from proxy.operations.splice import splice
+
+__all__ = ["ENDPOINT", "Answer", "ChatCall", "parse", "read_answer", "read_usage"]
+
+ENDPOINT = "/v1/chat/completions"
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_MOST_LIMIT = 2**53
+_TIERS = ("auto", "default", "flex")
+# Members that make a provider, or a router behind the upstream, charge what the model's price does not cover, or
+# answer with another model than the one that is priced.
+_UNPRICED = {
+    "web_search_options": "web search",
+    "search_parameters": "web search",
+    "plugins": "the `plugins` member",
+    "models": "choosing models at the upstream",
+    "fallbacks": "choosing models at the upstream",
+}
+_PER_MESSAGE = 4
+_PRIMING = 3
+# Compressed speech is rarely below 1,000 bytes a second, so this bounds its length.
+_AUDIO_BYTES_PER_SECOND = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCall:
+    """A request, checked as far as money depends on it; the rest is the upstream's to judge.
+
+    limit: output tokens a choice that the caller allows, under the members `limit_names`; None where it named none.
+    include_usage: the caller wants a usage chunk at a stream's end.
+    """
+
+    body: bytes
+    document: Mapping[str, Any]
+    model: str
+    stream: bool
+    include_usage: bool
+    choices: int
+    limit: int | None
+    limit_names: tuple[str, ...]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = self.document["messages"]
+        return messages
+
+    def input_bound(self, part_tokens: Mapping[str, int]) -> int:
+        """Bound the input tokens without counting: no token is shorter than a byte of the body.
+
+        Payloads of images, files and audio are taken out and put at `part_tokens` each.
+        """
+        payload, tokens = _parts(self.messages, part_tokens)
+        return len(self.body) - payload + tokens
+
+    def input_texts(self) -> list[str]:
+        """Everything in the request that a tokenizer counts; `input_overhead` comes on top."""
+        texts: list[str] = []
+        for message in self.messages:
+            for key, value in message.items():
+                if key == "content" and isinstance(value, list):
+                    texts += [_part_text(part) for part in value]
+                elif value is not None:
+                    texts.append(value if isinstance(value, str) else _dump(value))
+        texts += [_dump(self.document[key]) for key in ("tools", "functions", "response_format") if self.document.get(key)]
+        return texts
+
+    def input_overhead(self, part_tokens: Mapping[str, int]) -> int:
+        """Tokens of the input that no text shows: the chat format's own, and parts that can't be counted."""
+        return _PRIMING + _PER_MESSAGE * len(self.messages) + _parts(self.messages, part_tokens)[1]
+
+    def rewritten(self, upstream_model: str, limit: int | None, limit_name: str) -> bytes:
+        """Make the upstream's body: only the model, the usage option of streams and the output limit differ.
+
+        limit: the output limit to set, under the caller's own name for it, else `limit_name`; None leaves it as it is.
+        """
+        changes = {"model": orjson.dumps(upstream_model)}
+        if limit is not None:
+            for name in self.limit_names or (limit_name,):
+                changes[name] = b"%d" % limit
+        if self.stream:
+            options = self.document.get("stream_options")
+            whole = orjson.dumps(options) if isinstance(options, dict) else b"{}"
+            changes["stream_options"] = splice(whole, {"include_usage": b"true"})
+        return splice(self.body, changes)
+
+
+def parse(body: bytes) -> ChatCall:
+    """Read a request; raises ApiError 400 naming the field that is wrong."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"The body is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise bad_request("The body must be a JSON object")
+    model = document.get("model")
+    if not isinstance(model, str) or not model:
+        raise bad_request("`model` must be a string; GET /v1/models lists the models", "model")
+    messages = document.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise bad_request("`messages` must be a non-empty list of objects", "messages")
+    stream = document.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise bad_request("`stream` must be true or false", "stream")
+    options = document.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise bad_request("`stream_options` must be an object", "stream_options")
+    choices = _whole_number(document, "n", 128)
+    limits = {name: limit for name in _LIMITS if (limit := _whole_number(document, name, _MOST_LIMIT)) is not None}
+    _refuse_unpriced(document)
+    return ChatCall(
+        body=body,
+        document=document,
+        model=model,
+        stream=stream is True,
+        include_usage=stream is True and isinstance(options, dict) and options.get("include_usage") is True,
+        choices=choices or 1,
+        # Which of two limits an upstream obeys is not known here, so the larger one counts.
+        limit=max(limits.values(), default=None),
+        limit_names=tuple(limits),
+    )
+
+
+def _whole_number(document: Mapping[str, Any], name: str, most: int) -> int | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        # Numbers beyond 64 bits arrive as floats; they are no less an integer to their sender, but no sane limit either.
+        raise bad_request(f"`{name}` must be a whole number from 1 to {most}", name)
+    return value
+
+
+def _refuse_unpriced(document: Mapping[str, Any]) -> None:
+    tier = document.get("service_tier")
+    if tier is not None and tier not in _TIERS:
+        raise _unpriced("service_tier", f"`service_tier` must be one of {', '.join(_TIERS)}: the others are not priced")
+    for name, what in _UNPRICED.items():
+        if document.get(name) is not None:
+            raise _unpriced(name, f"{what} is not priced here; remove `{name}`")
+    modalities = document.get("modalities")
+    if document.get("audio") is not None or (isinstance(modalities, list) and "audio" in modalities):
+        raise _unpriced("audio" if document.get("audio") is not None else "modalities", "audio output is not priced here")
+    tools = document.get("tools")
+    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if isinstance(kind, str) and kind not in ("function", "custom"):
+            raise _unpriced(f"tools[{index}].type", f"the provider's own tool `{kind[:40]}` is not priced here")
+
+
+def _unpriced(param: str, message: str) -> ApiError:
+    error = not_supported(message, param)
+    error.message = message
+    return error
+
+
+def _dump(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _parts(messages: list[dict[str, Any]], part_tokens: Mapping[str, int]) -> tuple[int, int]:
+    """Sum the bytes of payloads that are not text, and the tokens that they are put at."""
+    payload = tokens = 0
+    for message in messages:
+        content = message.get("content")
+        if not isinstance(content, list):
+            continue
+        for part in content:
+            kind, data = _payload(part)
+            if kind == "image":
+                payload, tokens = payload + len(data), tokens + part_tokens["image"]
+            elif kind == "audio":
+                seconds = len(data) * 3 // 4 // _AUDIO_BYTES_PER_SECOND + 1
+                payload, tokens = payload + len(data), tokens + part_tokens["audio_second"] * seconds
+            elif kind == "file":
+                payload, tokens = payload + len(data), tokens + part_tokens["file"]
+    return payload, tokens
+
+
+def _payload(part: object) -> tuple[str, str]:
+    """Name a content part's kind (image, audio, file, or text) and its payload."""
+    if not isinstance(part, dict):
+        return "text", ""
+    image, audio, file = part.get("image_url"), part.get("input_audio"), part.get("file")
+    if image is not None:
+        url = image.get("url") if isinstance(image, dict) else image
+        return "image", url if isinstance(url, str) else ""
+    if isinstance(audio, dict):
+        data = audio.get("data")
+        return "audio", data if isinstance(data, str) else ""
+    if isinstance(file, dict):
+        data = file.get("file_data")
+        return "file", data if isinstance(data, str) else ""
+    return "text", ""
+
+
+def _part_text(part: object) -> str:
+    if isinstance(part, dict):
+        if isinstance(part.get("text"), str):
+            return str(part["text"])
+        if _payload(part)[0] != "text":
+            return ""
+    return _dump(part)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a complete answer says of itself.
+
+    usage: None where the provider's figures are missing or impossible; then `texts` are to be counted.
+    texts: output by choice, read only when asked for.
+    """
+
+    usage: Usage | None
+    body: bytes
+
+    def texts(self) -> list[str]:
+        document = orjson.loads(self.body)
+        return [text for choice in document["choices"] if isinstance(choice, dict) for text in output_texts(choice)]
+
+
+class _Outline(msgspec.Struct):
+    choices: msgspec.Raw | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_OUTLINE = msgspec.json.Decoder(_Outline)
+
+
+def read_answer(body: bytes) -> Answer | None:
+    """Read a whole answer, or return None if it is none: malformed, cut off, or an error in disguise."""
+    try:
+        outline = _OUTLINE.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    if outline.choices is None or not bytes(outline.choices).lstrip().startswith(b"["):
+        return None
+    usage = read_usage(outline.usage)
+    answer = Answer(usage, body)
+    if usage is not None and not any(usage.values()) and any(answer.texts()):
+        return Answer(None, body)
+    return answer
+
+
+def output_texts(choice: Mapping[str, Any]) -> list[str]:
+    """Collect what a choice, or a stream's delta in it, put out: text, refusal, reasoning, tool names and arguments."""
+    source = choice.get("message") or choice.get("delta")
+    if not isinstance(source, dict):
+        return []
+    texts = [value for key in ("content", "refusal", "reasoning_content", "reasoning") if isinstance(value := source.get(key), str)]
+    calls = source.get("tool_calls")
+    calls = [call.get("function") or call.get("custom") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    for call in (*calls, source.get("function_call")):
+        if isinstance(call, dict):
+            texts += [value for key in ("name", "arguments", "input") if isinstance(value := call.get(key), str)]
+    return [text for text in texts if text]
+
+
+def read_usage(reported: object) -> Usage | None:
+    """Turn a provider's usage object into meters, or None where it is missing or impossible."""
+    if not isinstance(reported, dict):
+        return None
+    usage: dict[str, Any] = {
+        "input_tokens": reported.get("prompt_tokens"),
+        "output_tokens": reported.get("completion_tokens"),
+    }
+    for details, names in _DETAILS.items():
+        found = reported.get(details)
+        if isinstance(found, dict):
+            for name, meter in names.items():
+                value = found.get(name)
+                # An explicit zero says nothing that an absent figure does not.
+                if value is not None and value != 0:
+                    usage[meter] = value
+    return None if impossible(usage) else usage
+
+
+_DETAILS = {
+    "prompt_tokens_details": {
+        "cached_tokens": "cached_input_tokens",
+        "cache_write_tokens": "cache_write_tokens",
+        "audio_tokens": "input_audio_tokens",
+        "image_tokens": "input_image_tokens",
+    },
+    "completion_tokens_details": {
+        "reasoning_tokens": "reasoning_tokens",
+        "audio_tokens": "output_audio_tokens",
+        "image_tokens": "output_image_tokens",
+    },
+}

@@ -1,0 +1,233 @@
+"""Accounts and keys: made, found, revoked; a key is looked up in a cache on the paid path."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+import string
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, create_engine, event
+from sqlmodel import Session, SQLModel, col, or_, select
+
+from proxy.people.tables import TABLES, AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, SettingRow
+
+__all__ = ["Caller", "ExternalIdTaken", "People", "Profile", "digest"]
+
+_ALPHABET = string.ascii_letters + string.digits
+_SECRET_LENGTH = 40
+_PREFIX_LENGTH = 8
+_MOST_CACHED = 100_000
+_ADMIN_SETTING = "admin_key_digest"
+_Kind = TypeVar("_Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever a key stands for."""
+
+    account_id: int
+    key_id: int
+    app: str | None
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Who an account belongs to; created_at in microseconds since 1970."""
+
+    account_id: int
+    name: str
+    email: str | None
+    external_id: str | None
+    kind: str
+    created_at: int
+
+
+class ExternalIdTaken(Exception):
+    """Another account has this external id."""
+
+
+def digest(secret: str) -> bytes:
+    """Hash a key; 40 random characters need no slow hash."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def _secret(prefix: str) -> str:
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
+
+
+class People:
+    """The people's side of one database file."""
+
+    def __init__(self, path: str) -> None:
+        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+        # A deferred transaction that begins to write fails at once when another writes; an immediate one waits.
+        event.listen(self._engine, "connect", _manual_transactions)
+        event.listen(self._engine, "begin", _begin_immediate)
+        self._thread = ThreadPoolExecutor(1, "people")
+        self._callers: dict[bytes, Caller | None] = {}
+        with self._engine.begin() as connection:
+            SQLModel.metadata.create_all(connection, tables=TABLES)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._engine.dispose()
+
+    async def _run(self, work: Callable[[Session], _Kind]) -> _Kind:
+        def inside() -> _Kind:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                return work(session)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, inside)
+
+    # -- keys on the paid path
+
+    def cached(self, secret_digest: bytes) -> Caller | None:
+        """Find a caller among those seen before, without waiting."""
+        caller = self._callers.get(secret_digest)
+        if caller is not None and hmac.compare_digest(caller.digest, secret_digest):
+            return caller
+        return None
+
+    async def identify(self, secret: str) -> Caller | None:
+        """Find whom a key stands for, or None if it is unknown or revoked."""
+        wanted = digest(secret)
+        caller = self.cached(wanted)
+        if caller is not None:
+            return caller
+        caller = await self._run(lambda session: _find_caller(session, wanted))
+        if caller is not None:
+            if len(self._callers) >= _MOST_CACHED:
+                self._callers.pop(next(iter(self._callers)))
+            self._callers[wanted] = caller
+        return caller
+
+    # -- administration
+
+    async def add_account(self, profile: Profile) -> None:
+        """Record an account's owner; raises ExternalIdTaken."""
+
+        def work(session: Session) -> None:
+            if profile.external_id is not None:
+                if session.get(ExternalIdRow, profile.external_id) is not None:
+                    raise ExternalIdTaken(profile.external_id)
+                session.add(ExternalIdRow(external_id=profile.external_id, account_id=profile.account_id))
+            session.add(
+                AccountRow(
+                    account_id=profile.account_id,
+                    name=profile.name,
+                    email=profile.email,
+                    external_id=profile.external_id,
+                    kind=profile.kind,
+                    created_at=profile.created_at,
+                )
+            )
+
+        await self._run(work)
+
+    async def profile(self, account_id: int) -> Profile | None:
+        def work(session: Session) -> Profile | None:
+            row = session.get(AccountRow, account_id)
+            return _profile(row) if row else None
+
+        return await self._run(work)
+
+    async def profiles(
+        self, limit: int, after: int | None, query: str | None = None, external_id: str | None = None
+    ) -> list[Profile]:
+        """List accounts, newest first; query: part of a name or e-mail address."""
+        statement = select(AccountRow).order_by(col(AccountRow.account_id).desc()).limit(limit)
+        if after is not None:
+            statement = statement.where(col(AccountRow.account_id) < after)
+        if query:
+            statement = statement.where(
+                or_(col(AccountRow.name).contains(query, autoescape=True), col(AccountRow.email).contains(query, autoescape=True))
+            )
+        if external_id is not None:
+            statement = statement.where(col(AccountRow.external_id) == external_id)
+        return await self._run(lambda session: [_profile(row) for row in session.exec(statement)])
+
+    async def add_key(self, account_id: int, key_id: int, now: int, name: str | None, app: str | None) -> tuple[str, KeyRow]:
+        """Make a key for an account; returns its secret, which is kept nowhere, and its row."""
+        secret = _secret("fbx_")
+        row = KeyRow(
+            account_id=account_id,
+            key_id=key_id,
+            name=name,
+            app=app,
+            prefix=secret[:_PREFIX_LENGTH],
+            digest=digest(secret),
+            created_at=now,
+        )
+
+        def work(session: Session) -> None:
+            session.add(row)
+            session.add(KeyDigestRow(digest=row.digest, account_id=account_id, key_id=key_id))
+
+        await self._run(work)
+        return secret, row
+
+    async def keys(self, account_id: int, limit: int, after: int | None) -> list[KeyRow]:
+        """List an account's keys, newest first."""
+        statement = select(KeyRow).where(col(KeyRow.account_id) == account_id)
+        if after is not None:
+            statement = statement.where(col(KeyRow.key_id) < after)
+        statement = statement.order_by(col(KeyRow.key_id).desc()).limit(limit)
+        return await self._run(lambda session: list(session.exec(statement)))
+
+    async def revoke_key(self, account_id: int, key_id: int, now: int) -> KeyRow | None:
+        """Revoke a key at once; returns its row, or None if there is none."""
+
+        def work(session: Session) -> KeyRow | None:
+            row = session.get(KeyRow, (account_id, key_id))
+            if row is not None and row.revoked_at is None:
+                row.revoked_at = now
+            return row
+
+        row = await self._run(work)
+        if row is not None:
+            self._callers.pop(row.digest, None)
+        return row
+
+    async def admin_digest(self, configured: str | None) -> tuple[bytes, str | None]:
+        """Find the admin key's digest; the first start without a configured one makes a key and returns its secret too."""
+        if configured:
+            return digest(configured), None
+
+        def work(session: Session) -> tuple[bytes, str | None]:
+            row = session.get(SettingRow, _ADMIN_SETTING)
+            if row is not None:
+                return row.value, None
+            secret = _secret("fba_")
+            session.add(SettingRow(name=_ADMIN_SETTING, value=digest(secret)))
+            return digest(secret), secret
+
+        return await self._run(work)
+
+
+def _find_caller(session: Session, wanted: bytes) -> Caller | None:
+    entry = session.get(KeyDigestRow, wanted)
+    if entry is None or not hmac.compare_digest(entry.digest, wanted):
+        return None
+    row = session.get(KeyRow, (entry.account_id, entry.key_id))
+    if row is None or row.revoked_at is not None:
+        return None
+    return Caller(row.account_id, row.key_id, row.app, wanted)
+
+
+def _profile(row: AccountRow) -> Profile:
+    return Profile(row.account_id, row.name, row.email, row.external_id, row.kind, row.created_at)
+
+
+def _manual_transactions(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,73 @@
+"""The people's tables; their money is in the ledger."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+__all__ = ["TABLES", "AccountRow", "ExternalIdRow", "KeyDigestRow", "KeyRow", "SettingRow"]
+
+
+def _big(*, key: bool = False) -> Any:
+    return Field(sa_type=BigInteger, primary_key=key, sa_column_kwargs={"autoincrement": False} if key else {})
+
+
+class AccountRow(SQLModel, table=True):
+    """Who an account belongs to."""
+
+    __tablename__: ClassVar[Any] = "people_account"
+
+    account_id: int = _big(key=True)
+    name: str
+    email: str | None = None
+    external_id: str | None = None
+    kind: str
+    created_at: int = _big()
+
+
+class KeyRow(SQLModel, table=True):
+    """A key; of the secret only its digest is kept, and its first characters to tell keys apart."""
+
+    __tablename__: ClassVar[Any] = "people_key"
+
+    account_id: int = _big(key=True)
+    key_id: int = _big(key=True)
+    name: str | None = None
+    app: str | None = None
+    prefix: str
+    digest: bytes
+    created_at: int = _big()
+    revoked_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class KeyDigestRow(SQLModel, table=True):
+    """The directory from a key's digest to its account."""
+
+    __tablename__: ClassVar[Any] = "directory_key"
+
+    digest: bytes = Field(primary_key=True)
+    account_id: int = _big()
+    key_id: int = _big()
+
+
+class ExternalIdRow(SQLModel, table=True):
+    """The directory from an operator's own id to the account."""
+
+    __tablename__: ClassVar[Any] = "directory_external_id"
+
+    external_id: str = Field(primary_key=True)
+    account_id: int = _big()
+
+
+class SettingRow(SQLModel, table=True):
+    """What the server made for itself once, such as the admin key's digest."""
+
+    __tablename__: ClassVar[Any] = "people_setting"
+
+    name: str = Field(primary_key=True)
+    value: bytes
+
+
+TABLES = [row.__table__ for row in (AccountRow, KeyRow, KeyDigestRow, ExternalIdRow, SettingRow)]  # type: ignore[attr-defined]

@@ -1,0 +1,75 @@
+"""The memo that the ledger keeps with every call: what was asked, what was used, what each line cost. Never content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from pricing.receipt import Rating, format_quantity
+from pricing.usage import Usage
+
+__all__ = ["ANSWERED", "CLIENT_LEFT", "DIED", "UPSTREAM_BROKE", "UPSTREAM_ERROR", "CallMemo", "died"]
+
+ANSWERED = "answered"
+CLIENT_LEFT = "client_left"
+UPSTREAM_BROKE = "upstream_broke"
+UPSTREAM_ERROR = "upstream_error"
+DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class CallMemo:
+    """What is known of a call when it is admitted."""
+
+    endpoint: str
+    model: str
+    upstream_model: str
+    app: str | None
+    thread: str | None
+    run: str | None
+    key: str
+    price_version: str
+    shortened_to: int | None
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "upstream_model": self.upstream_model,
+            "operation": None,
+            "app": self.app,
+            "thread": self.thread,
+            "run": self.run,
+            "key": self.key,
+            "price_version": self.price_version,
+            "shortened_to": self.shortened_to,
+        }
+
+    def held(self) -> bytes:
+        """Write the memo of a call that is running."""
+        return orjson.dumps({**self._common(), "ended": None, "estimated": False, "lines": [], "usage": {}})
+
+    def ended(self, ended: str, rating: Rating, usage: Usage, *, estimated: bool) -> bytes:
+        """Write the memo of a call that has ended; its amounts are nanocredits, so that SQL can add them up."""
+        lines = [
+            {
+                "meter": line.meter,
+                "quantity": format_quantity(line.quantity),
+                "price": line.price,
+                "amount": line.amount,
+            }
+            for line in rating.lines
+        ]
+        quantities = {meter: format_quantity(quantity) for meter, quantity in usage.items()}
+        return orjson.dumps(
+            {**self._common(), "ended": ended, "estimated": estimated, "lines": lines, "usage": quantities}
+        )
+
+
+def died(memo: bytes) -> bytes:
+    """Turn a held call's memo into that of a call whose process died."""
+    document: Mapping[str, Any] = orjson.loads(memo)
+    return orjson.dumps({**document, "ended": DIED})

@@ -1,0 +1,86 @@
+"""Runs the server and stops it in order: no new calls, time for the running ones, then a settlement for each."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from proxy.app import build_app
+from proxy.interruption import DRAINED
+from proxy.services import Services
+
+__all__ = ["bind", "run"]
+
+_SETTLE_SECONDS = 2.0
+_CLOSE_SECONDS = 1
+_TICK_SECONDS = 0.02
+_BACKLOG = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Open the listening socket; raises OSError if the address is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+async def run(services: Services, listener: socket.socket, drain: float, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; drain: seconds that running calls get to end by themselves."""
+    config = uvicorn.Config(
+        build_app(services),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
+        backlog=_BACKLOG,
+    )
+    server = _Server(config, services, drain)
+    asyncio.get_running_loop().call_soon(on_ready)
+    await server.serve([listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, stopped our way: it goes on listening while calls drain, so that `/readyz` can say so."""
+
+    def __init__(self, config: uvicorn.Config, services: Services, drain: float) -> None:
+        super().__init__(config)
+        self._services = services
+        self._drain_seconds = drain
+        self._loop = asyncio.get_running_loop()
+        self._hurry = False
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: don't wait for running calls any longer. They are settled either way."""
+        if self._services.draining:
+            self._hurry = sig in (signal.SIGINT, signal.SIGTERM)
+            return
+        self._services.draining = True
+        self._loop.call_soon_threadsafe(self._start_draining)
+
+    def _start_draining(self) -> None:
+        self._draining = self._loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        running = self._services.running
+        await self._until_idle(self._drain_seconds)
+        for life in list(running):
+            life.interrupt(DRAINED)
+        self._hurry = False
+        await self._until_idle(_SETTLE_SECONDS)
+        self.should_exit = True
+
+    async def _until_idle(self, seconds: float) -> None:
+        ends = self._loop.time() + seconds
+        while self._services.running and self._loop.time() < ends and not self._hurry:
+            await asyncio.sleep(_TICK_SECONDS)

@@ -1,0 +1,1 @@
+"""Who answers: each kind of upstream in one file."""
