@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -28,6 +30,7 @@ from proxy.people.people import People
 from proxy.receipts import died
 from proxy.serve import PaidEndpoint
 from proxy.services import Services
+from proxy.telemetry.calls import CallLog
 from proxy.upstream.demo import DemoUpstream
 from proxy.upstream.openai import OpenAIUpstream
 from proxy.upstream.upstream import Upstream
@@ -61,7 +64,7 @@ def sqlite_path(url: str) -> str:
 
 @asynccontextmanager
 async def open_services(
-    config: Config, environment: Mapping[str, str], owner: str
+    config: Config, environment: Mapping[str, str], owner: str, *, log_json: bool = False
 ) -> AsyncIterator[tuple[Services, str | None]]:
     """Open everything a server needs, and close it again, in order.
 
@@ -75,7 +78,9 @@ async def open_services(
     people = People(path)
     upstreams = {name: _upstream(upstream, counter) for name, upstream in config.upstreams.items()}
     admin_digest, made_key = await people.admin_digest(environment.get("FAREBOX_ADMIN_KEY"))
-    services = Services(config, ledger, people, counter, upstreams, admin_digest)
+    loop = asyncio.get_running_loop()
+    call_log = CallLog(loop, sys.stderr.write, json=log_json)
+    services = Services(config, ledger, people, counter, upstreams, admin_digest, loop, call_log)
     try:
         yield services, made_key
     finally:
@@ -84,6 +89,7 @@ async def open_services(
             await upstream.close()
         people.close()
         await ledger.close()
+        call_log.flush()
 
 
 def _upstream(config: UpstreamConfig, counter: TokenCounter) -> Upstream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,8 +90,7 @@ class Charge:
 
     async def _end(self, command: Settle | Void, later: Settle | Void) -> Ended:
         self.ending = True
-        # Shielded: the command is queued and will be carried out, whatever becomes of who waits for it.
-        outcome = await asyncio.shield(self._pending.see_through(self._ledger, command, later))
+        outcome = await self._pending.see_through(self._ledger, command, later)
         assert isinstance(outcome, Ended)
         return outcome
 

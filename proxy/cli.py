@@ -120,7 +120,7 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
     base = f"http://{f'[{host}]' if ':' in host else host}:{shown_port}"
 
     async def work() -> None:
-        async with open_services(config, os.environ, f"farebox serve on {base}") as (services, made_key):
+        async with open_services(config, os.environ, f"farebox serve on {base}", log_json=log_json) as (services, made_key):
             if made_key is not None:
                 _say(f"Admin key, shown this once: {made_key}")
             if demo:

@@ -29,11 +29,12 @@ class Interruptible:
 
     __slots__ = ("_armed", "_cancelled", "_deadline", "_ends", "_loop", "_task", "_timer", "reason", "sending")
 
-    def __init__(self) -> None:
-        task = asyncio.current_task()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The loop is handed in: looking for the running one costs a system call each time.
+        task = asyncio.current_task(loop)
         assert task is not None
         self._task = task
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._armed = False
         self._cancelled = False
         self._timer: asyncio.TimerHandle | None = None

@@ -41,17 +41,18 @@ class Pending:
         return future
 
     def _check(self, ledger: Ledger, command: Settle | Void, future: asyncio.Future[Outcome]) -> None:
-        if not future.cancelled() and isinstance(future.exception(), LedgerUnavailable):
+        # Who waited may have been cancelled, and the future with it: ending again is harmless, not ending is not.
+        if future.cancelled() or isinstance(future.exception(), LedgerUnavailable):
             self.start(self._retry(ledger, command))
 
     async def _retry(self, ledger: Ledger, command: Settle | Void) -> None:
         while True:
-            await asyncio.sleep(_RETRY_SECONDS)
             try:
                 await ledger.end(command)
                 return
             except LedgerUnavailable as error:
                 _log.error("hold %d could not be ended, trying again: %s", command.hold_id, error)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     async def drain(self, seconds: float) -> None:
         """Wait for all of it, at most so long."""

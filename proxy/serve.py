@@ -32,6 +32,7 @@ from proxy.operations.chat_stream import ChatStream, MalformedStream
 from proxy.people.people import Caller
 from proxy.receipts import ANSWERED, UPSTREAM_BROKE, UPSTREAM_ERROR, CallMemo
 from proxy.services import Services
+from proxy.telemetry.calls import CallLine
 from proxy.upstream.failures import failure, refusal
 from proxy.upstream.upstream import UpstreamFailed, UpstreamResponse
 
@@ -78,7 +79,7 @@ class _PaidCall:
         self._started_at = time.perf_counter()
         self._own_id = services.ledger.next_id()
         self._request_id = object_id("req", self._own_id, 0)
-        self._life = Interruptible()
+        self._life = Interruptible(services.loop)
         self._watcher: asyncio.Task[None] | None = None
         self._charge: Charge | None = None
         self._stream: ChatStream | None = None
@@ -105,7 +106,7 @@ class _PaidCall:
         charge, limit = await self._admit(caller, call, model)
         self._charge = charge
         services.running.add(self._life)
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher = services.loop.create_task(self._watch())
         request = call.rewritten(model.upstream_model, limit, model.upstream.output_limit)
         if call.stream:
             await self._serve_stream(call, model, charge, request)
@@ -417,15 +418,17 @@ class _PaidCall:
         charge = self._charge
         if charge is not None and not charge.ending:
             self._services.pending.start(self._end_abandoned(charge))
-        _log.info(
-            "%d %s %s→%s tokens, %s credits, %.1f ms, %s",
-            self._status,
-            self._model_name,
-            self._tokens.get("input_tokens", 0),
-            self._tokens.get("output_tokens", 0),
-            format_credits(self._ended.charged) if self._ended else 0,
-            (time.perf_counter() - self._started_at) * 1000,
-            self._request_id,
+        ended = self._ended
+        self._services.call_log.add(
+            CallLine(
+                request=self._request_id,
+                status=self._status,
+                model=self._model_name,
+                input_tokens=self._tokens.get("input_tokens", 0),
+                output_tokens=self._tokens.get("output_tokens", 0),
+                credits="0" if ended is None else format_credits(ended.charged),
+                milliseconds=(time.perf_counter() - self._started_at) * 1000,
+            )
         )
 
     async def _end_abandoned(self, charge: Charge) -> None:

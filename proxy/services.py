@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from proxy.counting import TokenCounter
 from proxy.interruption import Interruptible
 from proxy.pending import Pending
 from proxy.people.people import People
+from proxy.telemetry.calls import CallLog
 from proxy.upstream.upstream import Upstream
 
 __all__ = ["Services"]
@@ -29,6 +31,8 @@ class Services:
     counter: TokenCounter
     upstreams: Mapping[str, Upstream]
     admin_digest: bytes
+    loop: asyncio.AbstractEventLoop
+    call_log: CallLog
     pending: Pending = field(default_factory=Pending)
     running: set[Interruptible] = field(default_factory=set)
     draining: bool = False

@@ -232,7 +232,7 @@ class Answer:
 
 
 class _Outline(msgspec.Struct):
-    choices: msgspec.Raw | None = None
+    choices: msgspec.Raw = msgspec.Raw()
     usage: Any = None
     error: Any = None
 
@@ -246,7 +246,7 @@ def read_answer(body: bytes) -> Answer | None:
         outline = _OUTLINE.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-    if outline.choices is None or not bytes(outline.choices).lstrip().startswith(b"["):
+    if not bytes(outline.choices).startswith(b"["):
         return None
     usage = read_usage(outline.usage)
     answer = Answer(usage, body)

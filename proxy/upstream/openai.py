@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 
 import aiohttp
+from yarl import URL
 
 from proxy.config import UpstreamConfig
 from proxy.upstream.upstream import UpstreamFailed
@@ -20,6 +21,7 @@ class OpenAIUpstream:
 
     def __init__(self, config: UpstreamConfig) -> None:
         self._base_url = config.base_url
+        self._urls: dict[str, URL] = {}
         self._headers = {"authorization": f"Bearer {config.api_key}"} if config.api_key else {}
         # Compressed events would arrive in lumps, so none are asked for.
         self._headers["accept-encoding"] = "identity"
@@ -34,7 +36,7 @@ class OpenAIUpstream:
     async def open(self, path: str, body: bytes, headers: Mapping[str, str]) -> OpenAIResponse:
         try:
             response = await self._session.post(
-                self._base_url + path, data=body, headers={**headers, **self._headers}, allow_redirects=False
+                self._url(path), data=body, headers={**headers, **self._headers}, allow_redirects=False
             )
         except aiohttp.ConnectionTimeoutError as error:
             raise UpstreamFailed("timeout", str(error)) from error
@@ -43,6 +45,12 @@ class OpenAIUpstream:
         except (aiohttp.ClientError, ValueError) as error:
             raise UpstreamFailed("broken", str(error)) from error
         return OpenAIResponse(response)
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(self._base_url + path)
+        return url
 
     async def close(self) -> None:
         await self._session.close()
