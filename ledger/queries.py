@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from dataclasses import dataclass
 
+import orjson
 from sqlalchemy import case, create_engine, func
 from sqlmodel import Session, col, select
 
@@ -86,7 +86,7 @@ class Queries:
         with Session(self._engine) as session:
             row = session.get(ReceiptRow, (account_id, hold_id))
             if row is not None:
-                paid = tuple(PaidFrom(*item) for item in json.loads(row.paid_from))
+                paid = tuple(PaidFrom(*item) for item in orjson.loads(row.paid_from))
                 return Recorded(
                     hold_id, row.status, row.charged, row.debt, paid, row.memo, row.created_at, row.ended_at
                 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+import orjson
 from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -19,7 +19,12 @@ from ledger.tables import TABLES, TRIGGERS
 __all__ = ["Store", "load_books"]
 
 _GRANT = "grant_id, bucket, source, paid, granted, effective_at, expires_at, created_at, source_key, note"
-_ACCOUNTS = "(SELECT value FROM json_each(?))"
+_LOAD_BOOKS = (
+    "SELECT a.account_id, a.status, a.timezone, a.debt, a.overdraft_limit, a.overdraft_held, a.next_due_at, a.created_at,"
+    " g.balance, g.held, g.lost, " + ", ".join(f"g.{name}" for name in _GRANT.split(", ")) + " FROM ledger_account a"
+    " LEFT JOIN ledger_grant g INDEXED BY ledger_grant_open ON g.account_id = a.account_id AND g.open = 1"
+    " WHERE a.account_id IN (SELECT value FROM json_each(?))"
+)
 _PAIRS = "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 _HOLD = "account_id, hold_id, amount, legs, memo, created_at, deadline"
 _RECEIPT = "account_id, hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late"
@@ -49,28 +54,26 @@ _UPSERT_ACCOUNT = (
 
 def load_books(cursor: sqlite3.Cursor, accounts: Iterable[int]) -> dict[int, Book]:
     """Load accounts' pages with their open grants; an unknown account's page has `exists` False."""
-    wanted = list(accounts)
-    books = {account: Book(account) for account in wanted}
-    ids = json.dumps(wanted)
-    for row in cursor.execute(
-        "SELECT account_id, status, timezone, debt, overdraft_limit, overdraft_held, next_due_at, created_at"
-        f" FROM ledger_account WHERE account_id IN {_ACCOUNTS}",
-        (ids,),
-    ):
-        books[row[0]] = Book(*row, exists=True)
-    for row in cursor.execute(
-        f"SELECT account_id, balance, held, lost, {_GRANT} FROM ledger_grant WHERE open = 1 AND account_id IN {_ACCOUNTS}", (ids,)
-    ):
-        _add_grant(books[row[0]], row)
+    books = {account: Book(account) for account in accounts}
+    for row in cursor.execute(_LOAD_BOOKS, (_json(list(books)),)):
+        book = books[row[0]]
+        if not book.exists:
+            book = books[row[0]] = Book(*row[:8], exists=True)
+        if row[8] is not None:
+            _add_grant(book, row[8:])
     return books
 
 
 def _add_grant(book: Book, row: tuple[int, ...]) -> None:
-    grant = Grant(*row[4:])  # type: ignore[arg-type]  # the columns of _GRANT, in order
+    grant = Grant(*row[3:])  # type: ignore[arg-type]  # the columns of _GRANT, in order
     book.grants[grant.grant_id] = grant
-    book.balance[grant.grant_id] = row[1]
-    book.held[grant.grant_id] = row[2]
-    book.lost[grant.grant_id] = row[3]
+    book.balance[grant.grant_id] = row[0]
+    book.held[grant.grant_id] = row[1]
+    book.lost[grant.grant_id] = row[2]
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 class Store:
@@ -129,8 +132,8 @@ class Store:
             elif isinstance(command, IssueGrant) and command.source_key is not None:
                 self._load_source(books[command.account_id], command.source_key)
         if ends:
-            for row in cursor.execute(_TAKE_HOLDS, (json.dumps([[a, h] for h, a in ends.items()]),)).fetchall():
-                legs = tuple(Leg(*leg) for leg in json.loads(row[3]))
+            for row in cursor.execute(_TAKE_HOLDS, (_json([[a, h] for h, a in ends.items()]),)).fetchall():
+                legs = tuple(Leg(*leg) for leg in orjson.loads(row[3]))
                 books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6])
                 del ends[row[1]]
         placed_here = {command.hold_id for command in commands if isinstance(command, PlaceHold)} if ends else ()
@@ -141,17 +144,17 @@ class Store:
 
     def _load_source(self, book: Book, source_key: str) -> None:
         for row in self._cursor.execute(
-            f"SELECT account_id, balance, held, lost, {_GRANT} FROM ledger_grant WHERE account_id = ? AND source_key = ?",
+            f"SELECT balance, held, lost, {_GRANT} FROM ledger_grant WHERE account_id = ? AND source_key = ?",
             (book.account_id, source_key),
         ):
             _add_grant(book, row)
 
     def _load_ended(self, books: dict[int, Book], pairs: list[list[int]]) -> None:
         for row in self._cursor.execute(
-            f"SELECT {_RECEIPT} FROM ledger_receipt WHERE (account_id, hold_id) IN {_PAIRS}", (json.dumps(pairs),)
+            f"SELECT {_RECEIPT} FROM ledger_receipt WHERE (account_id, hold_id) IN {_PAIRS}", (_json(pairs),)
         ).fetchall():
             account, hold, status, charged, paid_from, debt, memo, created, ended, late = row
-            paid = tuple(PaidFrom(*item) for item in json.loads(paid_from))
+            paid = tuple(PaidFrom(*item) for item in orjson.loads(paid_from))
             books[account].ended[hold] = Ended(hold, status, charged, paid, debt, memo, created, ended, 0, bool(late))
 
     def _save(self, books: Iterable[Book], now: int) -> None:
@@ -177,10 +180,10 @@ class Store:
             for hold in book.placed:
                 # Placed and ended within one batch: it never needs a row.
                 if hold.hold_id in book.holds:
-                    legs = json.dumps(hold.legs, separators=(",", ":"))
+                    legs = _json([[*leg] for leg in hold.legs])
                     holds.append((account, hold.hold_id, hold.amount, legs, hold.memo, hold.created_at, hold.deadline))
             for e in book.closed:
-                paid = json.dumps(e.paid_from, separators=(",", ":"))
+                paid = _json([[*paid] for paid in e.paid_from])
                 receipts.append(
                     (account, e.hold_id, e.status, e.charged, paid, e.debt, e.memo, e.created_at, e.ended_at, int(e.late))
                 )

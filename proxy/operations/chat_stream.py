@@ -1,7 +1,7 @@
 """A chat stream as it passes: whole events go on untouched, usage is taken out, what was received is remembered.
 
-The fast path is one regular expression over a chunk of whole events; only events that may carry usage, an error or
-the end are looked into. What was put out is parsed only when it has to be counted.
+Only events that may carry usage, an error or the end are looked into, and a few substring searches find them. What was
+put out is parsed only when it has to be counted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from proxy.operations.splice import splice
 
 __all__ = ["ChatStream", "MalformedStream"]
 
-# A non-null usage, the end, or an error. Inside JSON strings quotes are escaped, so text can't look like a member.
-_SPECIAL = re.compile(rb'"usage"\s*:\s*[^n\s]|\[DONE\]|"error"\s*:')
 _EVENT = re.compile(rb".*?(?:\n\n|\r\n\r\n)", re.DOTALL)
 _DIGEST_BYTES = 64_000
 _MOST_EVENT_BYTES = 16_000_000
@@ -64,11 +62,28 @@ class ChatStream:
             chunk = chunk[:cut]
             if not chunk:
                 return b""
-        if self.done or self.error is not None or _SPECIAL.search(chunk):
-            return b"".join(self._examine(event) for event in _EVENT.findall(chunk))
-        self._remember(chunk)
+        if b"\r" in chunk or self.done or self.error is not None:
+            return b"".join([self._examine(event) for event in _EVENT.findall(chunk)])
+        if not _is_special(chunk):
+            return self._pass(chunk)
+        passed: list[bytes] = []
+        plain: list[bytes] = []
+        for event in chunk.split(b"\n\n")[:-1]:
+            if not _is_special(event) and not self.done and self.error is None:
+                plain.append(event)
+                continue
+            if plain:
+                passed.append(self._pass(b"\n\n".join(plain) + b"\n\n"))
+                plain = []
+            passed.append(self._examine(event + b"\n\n"))
+        if plain:
+            passed.append(self._pass(b"\n\n".join(plain) + b"\n\n"))
+        return b"".join(passed)
+
+    def _pass(self, events: bytes) -> bytes:
+        self._remember(events)
         self.started = True
-        return chunk
+        return events
 
     def end(self) -> bytes:
         """The upstream closed; returns what its last event, if it lacked its blank line, still passes on."""
@@ -171,6 +186,16 @@ class ChatStream:
             reported = {**tokens, "total_tokens": sum(tokens.values())}
         chunk = {**template, "choices": [], "usage": reported, "credits": credits}
         return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
+def _is_special(events: bytes) -> bool:
+    """Whether usage, an error or the end may be in these events.
+
+    Inside JSON strings quotes are escaped, so text never looks like a member; that it may say [DONE] costs only time.
+    """
+    return (
+        b"[DONE]" in events or b'"error"' in events or events.count(b'"usage"') != events.count(b'"usage":null')
+    )
 
 
 def _data(event: bytes) -> bytes:

@@ -29,7 +29,7 @@ class OpenAIUpstream:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
             # The paid path has deadlines of its own for everything but connecting.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.timeouts.connect),
-            skip_auto_headers=("user-agent",),
+            skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
