@@ -58,7 +58,8 @@ _INVARIANTS: Final[dict[str, str]] = {
         LEFT JOIN ledger_grant g ON g.account_id = f.account_id AND g.grant_id = f.node WHERE g.grant_id IS NULL""",
     "each grant was issued once, in full": f"""
         SELECT g.account_id, g.grant_id, g.granted, SUM(t.amount) AS issued FROM ledger_grant g
-        LEFT JOIN ledger_transfer t ON t.account_id = g.account_id AND t.target = g.grant_id AND t.source IN ({ISSUE}, {SALE})
+        LEFT JOIN ledger_transfer t
+            ON t.account_id = g.account_id AND t.target = g.grant_id AND t.source IN ({ISSUE}, {SALE})
         GROUP BY g.account_id, g.grant_id, g.granted, g.paid
         HAVING SUM(t.amount) IS NOT g.granted OR MIN(t.source) <> CASE g.paid WHEN 0 THEN {ISSUE} ELSE {SALE} END""",
     "debt is the fold of its transfers": f"""
@@ -69,7 +70,8 @@ _INVARIANTS: Final[dict[str, str]] = {
         WHERE a.debt <> COALESCE(f.debt, 0)""",
     "held is the sum of the legs of open holds": """
         WITH legs AS (
-            SELECT h.account_id, json_extract(leg.value, '$[0]') AS node, SUM(json_extract(leg.value, '$[1]')) AS amount
+            SELECT h.account_id, json_extract(leg.value, '$[0]') AS node,
+                SUM(json_extract(leg.value, '$[1]')) AS amount
             FROM ledger_hold h, json_each(h.legs) leg GROUP BY 1, 2)
         SELECT g.account_id, g.grant_id, g.held, l.amount AS legs FROM ledger_grant g
         LEFT JOIN legs l ON l.account_id = g.account_id AND l.node = g.grant_id WHERE g.held <> COALESCE(l.amount, 0)
@@ -84,11 +86,13 @@ _INVARIANTS: Final[dict[str, str]] = {
         SELECT h.account_id, h.hold_id FROM ledger_hold h JOIN ledger_receipt r USING (account_id, hold_id)""",
     "a receipt's total is its lines, its transfers, and what paid for it": f"""
         WITH moved AS (
-            SELECT account_id, request, SUM(amount) AS amount, SUM(CASE source WHEN {DEBT} THEN amount ELSE 0 END) AS debt
+            SELECT account_id, request, SUM(amount) AS amount,
+                SUM(CASE source WHEN {DEBT} THEN amount ELSE 0 END) AS debt
             FROM ledger_transfer WHERE target = {REVENUE} GROUP BY account_id, request),
         receipt AS (
             SELECT account_id, hold_id, charged, debt,
-                (SELECT COALESCE(SUM(json_extract(value, '$.amount')), 0) FROM json_each(CAST(memo AS TEXT), '$.lines')) AS lines,
+                (SELECT COALESCE(SUM(json_extract(value, '$.amount')), 0)
+                    FROM json_each(CAST(memo AS TEXT), '$.lines')) AS lines,
                 (SELECT COALESCE(SUM(json_extract(value, '$[2]')), 0) FROM json_each(paid_from)) AS paid
             FROM ledger_receipt)
         SELECT r.account_id, r.hold_id, r.charged, r.lines, r.paid, r.debt, m.amount AS moved FROM receipt r
@@ -113,15 +117,25 @@ _INVARIANTS: Final[dict[str, str]] = {
         GROUP BY a.account_id, a.next_due_at HAVING MIN(g.expires_at) < a.next_due_at""",
 }
 
-_TOTALS = f"""
-    SELECT
-        (SELECT COALESCE(SUM(balance), 0) FROM ledger_grant) AS balances,
-        (SELECT COALESCE(SUM(held), 0) FROM ledger_grant) + (SELECT COALESCE(SUM(overdraft_held), 0) FROM ledger_account) AS held,
-        (SELECT COALESCE(SUM(debt), 0) FROM ledger_account) AS debt,
-        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE source = {ISSUE}) AS issued,
-        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE source = {SALE}) AS sold,
-        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE target = {REVENUE}) AS revenue,
-        (SELECT COALESCE(SUM(amount), 0) FROM ledger_transfer WHERE target = {BREAKAGE}) AS breakage"""
+# Totals over all accounts may pass 64 bits, so SQL adds whole credits and the rest apart.
+_TOTALS: Final[dict[str, tuple[str, str]]] = {
+    "balances": ("balance", "ledger_grant"),
+    "held": ("held", "ledger_grant"),
+    "overdraft_held": ("overdraft_held", "ledger_account"),
+    "debt": ("debt", "ledger_account"),
+    "issued": ("amount", f"ledger_transfer WHERE source = {ISSUE}"),
+    "sold": ("amount", f"ledger_transfer WHERE source = {SALE}"),
+    "revenue": ("amount", f"ledger_transfer WHERE target = {REVENUE}"),
+    "breakage": ("amount", f"ledger_transfer WHERE target = {BREAKAGE}"),
+}
+_NANO = 10**9
+
+
+def _total(connection: sqlite3.Connection, column: str, rows: str) -> int:
+    whole, rest = connection.execute(
+        f"SELECT COALESCE(SUM({column} / {_NANO}), 0), COALESCE(SUM({column} % {_NANO}), 0) FROM {rows}"
+    ).fetchone()
+    return int(whole) * _NANO + int(rest)
 
 
 def audit(path: str) -> Audit:
@@ -138,7 +152,7 @@ def audit(path: str) -> Audit:
             rows = connection.execute(f"SELECT * FROM ({statement}) LIMIT {_MOST_ROWS}").fetchall()
             if rows:
                 findings.append(Finding(invariant, [dict(row) for row in rows]))
-        totals: dict[str, int] = dict(connection.execute(_TOTALS).fetchone())
+        totals = {name: _total(connection, column, rows) for name, (column, rows) in _TOTALS.items()}
         out = totals["issued"] + totals["sold"] - totals["revenue"] - totals["breakage"]
         law = "balances less debt are what was issued and sold less revenue and breakage"
         if totals["balances"] - totals["debt"] != out:

@@ -27,7 +27,9 @@ _Result = tuple["asyncio.Future[Outcome]", "Outcome | BaseException"]
 class GroupCommit:
     """Commits commands in batches on a thread of its own; made and called on one event loop."""
 
-    def __init__(self, store: Store, order: Callable[[], BucketOrder], clock: Callable[[], int], most_waiting: int) -> None:
+    def __init__(
+        self, store: Store, order: Callable[[], BucketOrder], clock: Callable[[], int], most_waiting: int
+    ) -> None:
         self._store = store
         self._order = order
         self._clock = clock

@@ -201,7 +201,9 @@ def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> En
         hold_id=hold.hold_id,
         status="settled" if isinstance(command, Settle) else "orphaned" if command.orphaned else "voided",
         charged=charged,
-        paid_from=tuple(PaidFrom(grant_id, book.grants[grant_id].bucket, amount) for grant_id, amount in merged.items()),
+        paid_from=tuple(
+            PaidFrom(grant_id, book.grants[grant_id].bucket, amount) for grant_id, amount in merged.items()
+        ),
         debt=debt,
         memo=command.memo,
         created_at=hold.created_at,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle, Void
+from ledger.commands import IssueGrant, OpenAccount, PlaceHold, Settle, Void
 from ledger.commit import GroupCommit
 from ledger.ids import IdSource, microseconds
 from ledger.lock import OwnerLock
@@ -67,7 +67,10 @@ class Ledger:
         ledger = cls(path, lock, store, commit, IdSource(clock))
         if orphans:
             await asyncio.gather(
-                *(commit.submit(Void(account, hold, orphan_memo(memo), orphaned=True)) for account, hold, memo in orphans)
+                *(
+                    commit.submit(Void(account, hold, orphan_memo(memo), orphaned=True))
+                    for account, hold, memo in orphans
+                )
             )
             _log.warning("released %d orphaned holds of a process that died", len(orphans))
         return ledger

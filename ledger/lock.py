@@ -1,4 +1,4 @@
-"""One process owns a SQLite ledger: an exclusive lock on a file beside it, which the kernel drops when the process dies."""
+"""One process owns a SQLite ledger: a lock on a file beside it, which the kernel drops when the process dies."""
 
 from __future__ import annotations
 

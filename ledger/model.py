@@ -32,7 +32,7 @@ __all__ = [
 NEVER: Final = 2**63 - 1
 """A time that does not come; the largest integer, so that every database sorts it alike."""
 
-# Nodes: a grant is its positive id; the system's nodes are negative and have no balance row that calls would contend for.
+# Nodes: a grant is its positive id; the system's nodes are negative and have no balance row to contend for.
 ISSUE: Final = -1
 SALE: Final = -2
 REVENUE: Final = -3

@@ -69,7 +69,9 @@ class Queries:
             .group_by(col(GrantRow.bucket))
         )
         with Session(self._engine) as session:
-            return [BucketCount(bucket, grants, int(exhausted)) for bucket, grants, exhausted in session.exec(statement)]
+            return [
+                BucketCount(bucket, grants, int(exhausted)) for bucket, grants, exhausted in session.exec(statement)
+            ]
 
     def grants(self, account_id: int, limit: int, after: int | None) -> list[tuple[Grant, int, int]]:
         statement = select(GrantRow).where(col(GrantRow.account_id) == account_id)

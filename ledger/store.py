@@ -20,8 +20,10 @@ __all__ = ["Store", "load_books"]
 
 _GRANT = "grant_id, bucket, source, paid, granted, effective_at, expires_at, created_at, source_key, note"
 _LOAD_BOOKS = (
-    "SELECT a.account_id, a.status, a.timezone, a.debt, a.overdraft_limit, a.overdraft_held, a.next_due_at, a.created_at,"
-    " g.balance, g.held, g.lost, " + ", ".join(f"g.{name}" for name in _GRANT.split(", ")) + " FROM ledger_account a"
+    "SELECT a.account_id, a.status, a.timezone, a.debt, a.overdraft_limit, a.overdraft_held, a.next_due_at,"
+    " a.created_at, g.balance, g.held, g.lost, "
+    + ", ".join(f"g.{name}" for name in _GRANT.split(", "))
+    + " FROM ledger_account a"
     " LEFT JOIN ledger_grant g INDEXED BY ledger_grant_open ON g.account_id = a.account_id AND g.open = 1"
     " WHERE a.account_id IN (SELECT value FROM json_each(?))"
 )
@@ -58,7 +60,8 @@ def load_books(cursor: sqlite3.Cursor, accounts: Iterable[int]) -> dict[int, Boo
     for row in cursor.execute(_LOAD_BOOKS, (_json(list(books)),)):
         book = books[row[0]]
         if not book.exists:
-            book = books[row[0]] = Book(*row[:8], exists=True)
+            book = books[row[0]] = Book(*row[:8])
+            book.exists = True
         if row[8] is not None:
             _add_grant(book, row[8:])
     return books
@@ -85,7 +88,7 @@ class Store:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._cursor = self._connection.cursor()
         # FULL: a commit that was acknowledged survives a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-65536", "wal_autocheckpoint=4000"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16384", "wal_autocheckpoint=4000"):
             self._cursor.execute(f"PRAGMA {pragma}").fetchall()
         self._last_id = 0
 
@@ -170,7 +173,9 @@ class Store:
             new = {grant.grant_id for grant in book.issued} if book.issued else ()
             for grant in book.issued:
                 left = book.balance[grant.grant_id]
-                issued.append((account, *grant, left, book.held[grant.grant_id], book.lost[grant.grant_id], int(left > 0)))
+                issued.append(
+                    (account, *grant, left, book.held[grant.grant_id], book.lost[grant.grant_id], int(left > 0))
+                )
             for grant_id in book.touched:
                 if grant_id not in new:
                     left = book.balance[grant_id]
@@ -185,16 +190,25 @@ class Store:
             for e in book.closed:
                 paid = _json([[*paid] for paid in e.paid_from])
                 receipts.append(
-                    (account, e.hold_id, e.status, e.charged, paid, e.debt, e.memo, e.created_at, e.ended_at, int(e.late))
+                    (
+                        account,
+                        e.hold_id,
+                        e.status,
+                        e.charged,
+                        paid,
+                        e.debt,
+                        e.memo,
+                        e.created_at,
+                        e.ended_at,
+                        int(e.late),
+                    )
                 )
             for t in book.transfers:
                 self._last_id = max(self._last_id + 1, now << 10)
                 transfers.append((account, self._last_id, t.kind, t.source, t.target, t.amount, t.at, t.request))
             if book.changed:
-                accounts.append(
-                    (account, book.status, book.timezone, book.debt, book.overdraft_limit, book.overdraft_held)
-                    + (book.next_due_at, book.created_at)
-                )
+                moving = (book.debt, book.overdraft_limit, book.overdraft_held, book.next_due_at)
+                accounts.append((account, book.status, book.timezone, *moving, book.created_at))
         for statement, rows in (
             (_UPSERT_ACCOUNT, accounts),
             (_INSERT_GRANT, issued),

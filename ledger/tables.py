@@ -48,9 +48,13 @@ class GrantRow(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "ledger_grant"
     __table_args__ = (
-        CheckConstraint("0 <= held AND held <= balance AND balance + lost <= granted AND lost >= 0", name="ledger_grant_sane"),
+        CheckConstraint(
+            "0 <= held AND held <= balance AND balance + lost <= granted AND lost >= 0", name="ledger_grant_sane"
+        ),
         Index("ledger_grant_open", "account_id", sqlite_where=text("open = 1")),
-        Index("ledger_grant_source", "account_id", "source_key", unique=True, sqlite_where=text("source_key IS NOT NULL")),
+        Index(
+            "ledger_grant_source", "account_id", "source_key", unique=True, sqlite_where=text("source_key IS NOT NULL")
+        ),
         _CLUSTERED,
     )
 
@@ -109,9 +113,7 @@ class ReceiptRow(SQLModel, table=True):
     """How a hold ended, once each. paid_from: JSON [[grant id, bucket, amount], …]; memo: the proxy's, opaque."""
 
     __tablename__: ClassVar[Any] = "ledger_receipt"
-    __table_args__ = (
-        CheckConstraint("charged >= 0 AND debt >= 0 AND debt <= charged", name="ledger_receipt_sane"),
-    )
+    __table_args__ = (CheckConstraint("charged >= 0 AND debt >= 0 AND debt <= charged", name="ledger_receipt_sane"),)
 
     account_id: int = _big(key=True)
     hold_id: int = _big(key=True)
@@ -125,7 +127,8 @@ class ReceiptRow(SQLModel, table=True):
     late: int
 
 
-TABLES = [row.__table__ for row in (AccountRow, GrantRow, HoldRow, TransferRow, ReceiptRow)]  # type: ignore[attr-defined]
+_ROWS: tuple[type[SQLModel], ...] = (AccountRow, GrantRow, HoldRow, TransferRow, ReceiptRow)
+TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
 
 # The journal and the record of ended holds can only be added to; an orphan's receipt alone may be settled late.
 TRIGGERS = [

@@ -41,7 +41,9 @@ class Document:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
-            raise ConfigError(self.file, line, f"not valid YAML: {error.problem or error.context}; fix the syntax here") from None
+            raise ConfigError(
+                self.file, line, f"not valid YAML: {error.problem or error.context}; fix the syntax here"
+            ) from None
         except (yaml.YAMLError, RecursionError) as error:
             raise ConfigError(self.file, 1, f"not valid YAML: {str(error).splitlines()[0]}; fix the syntax") from None
         if not isinstance(node, yaml.MappingNode):

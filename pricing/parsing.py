@@ -35,14 +35,18 @@ def parse_price(node: Node, meter: str, usd_per_credit: Decimal) -> Price:
         raise node.error(f"`{text}` is negative; a price is 0 or more")
     match = _PRICE.fullmatch(text)
     if match is None or ("/" in text and not (match[3] or match[4])):
-        raise node.error(f"`{text[:40]}` is no price; write `<amount> / <count>` such as `40 / 1M`, `$1.60 / 1M` or `15`")
+        raise node.error(
+            f"`{text[:40]}` is no price; write `<amount> / <count>` such as `40 / 1M`, `$1.60 / 1M` or `15`"
+        )
     dollars, amount, count, unit = match.groups()
     per = int(count or 1) * _UNITS[unit or ""]
     if per == 0:
         raise node.error(f"`{text}` is a price for 0 units; write a count such as `/ 1M`")
     value = Fraction(Decimal(amount))
     if value and METERS[meter].token and "/" not in text:
-        raise node.error(f"`{text}` does not say for how many tokens; write `{text} / 1M` (per million) or `{text} / 1k`")
+        raise node.error(
+            f"`{text}` does not say for how many tokens; write `{text} / 1M` (per million) or `{text} / 1k`"
+        )
     if dollars:
         value /= Fraction(usd_per_credit)
     price = Price.of(text, value * NANO / per)
@@ -60,7 +64,9 @@ def parse_rate_card(node: Node, model: str, usd_per_credit: Decimal) -> RateCard
     if any(METERS[name].token for name in prices):
         for name in (INPUT, OUTPUT):
             if name not in prices:
-                raise node.error(f"prices tokens but not `{name}`; add `{name}: <amount> / 1M` (0 is allowed, written out)")
+                raise node.error(
+                    f"prices tokens but not `{name}`; add `{name}: <amount> / 1M` (0 is allowed, written out)"
+                )
     return RateCard.of(model, prices)
 
 

@@ -54,9 +54,7 @@ class RateCard:
             if METERS[name].whole is None
         }
         # Half to even adds at most half a nanocredit to each line whose unit price is not whole nanocredits.
-        slack = {
-            name: sum(ordered[line].per != 1 for line in (name, *within)) // 2 for name, within in parts.items()
-        }
+        slack = {name: sum(ordered[line].per != 1 for line in (name, *within)) // 2 for name, within in parts.items()}
         return cls(model, ordered, parts, slack, _dearest(ordered, INPUT), _dearest(ordered, OUTPUT))
 
     @property

@@ -89,7 +89,9 @@ class _Admin:
             raise not_supported("`kind` team", "kind")
         zone = fields.text("timezone") or "UTC"
         if zone not in available_timezones():
-            raise bad_request(f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422)
+            raise bad_request(
+                f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422
+            )
         services = self._services
         fields.text("reason", most=2000)
         profile = Profile(
@@ -107,7 +109,10 @@ class _Admin:
             await services.people.add_account(profile)
         except ExternalIdTaken:
             raise ApiError(
-                409, "external_id_taken", "Another account has this external_id; find it with ?external_id=", param="external_id"
+                409,
+                "external_id_taken",
+                "Another account has this external_id; find it with ?external_id=",
+                param="external_id",
             ) from None
         return answer(await self._account_object(profile), 201)
 

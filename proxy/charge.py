@@ -95,7 +95,9 @@ class Charge:
         return outcome
 
 
-async def place(ledger: Ledger, account_id: int, hold_id: int, terms: Terms, memo: CallMemo, *, exact: bool) -> Held | Refused:
+async def place(
+    ledger: Ledger, account_id: int, hold_id: int, terms: Terms, memo: CallMemo, *, exact: bool
+) -> Held | Refused:
     """Hold a call's upper bound.
 
     exact: its input was counted; if not, a hold above a quarter of what is available is refused as `large`.
@@ -120,16 +122,17 @@ def refused(refusal: Refused, terms: Terms, top_up_url: str | None, credit_names
         return ApiError(403, "account_suspended", f"This account is {refusal.reason}; its calls are refused")
     output = affordable_output(terms.card, bound_usage(terms), refusal.affordable)
     most = None if output is None else max(0, output // terms.choices)
+    needed, available = format_credits(refusal.needed), format_credits(refusal.available)
     extra: Mapping[str, object] = {
-        "needed": format_credits(refusal.needed),
-        "available": format_credits(refusal.available),
+        "needed": needed,
+        "available": available,
         "held": format_credits(refusal.held),
         "debt": format_credits(refusal.debt),
         "fits_at": None,
         "top_up_url": top_up_url,
         "max_tokens_affordable": most,
     }
-    figures = f"it needs up to {format_credits(refusal.needed)} {credit_names} and {format_credits(refusal.available)} are available"
+    figures = f"it needs up to {needed} {credit_names} and {available} are available"
     if refusal.reason == "held":
         return ApiError(
             402,

@@ -62,12 +62,22 @@ def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         _fail(str(error))
 
 
-_config_option = click.option("--config", metavar="FILE", help="The config file [default: $FAREBOX_CONFIG or config.yaml].")
+_config_option = click.option(
+    "--config", metavar="FILE", help="The config file [default: $FAREBOX_CONFIG or config.yaml]."
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 _serve_options = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
-    click.option("--port", default=4000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."),
-    click.option("--drain", default=10.0, show_default=True, type=click.FloatRange(0, 3600), help="Seconds that running calls get at a stop."),
+    click.option(
+        "--port", default=4000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
+    ),
+    click.option(
+        "--drain",
+        default=10.0,
+        show_default=True,
+        type=click.FloatRange(0, 3600),
+        help="Seconds that running calls get at a stop.",
+    ),
     click.option("--log-json", is_flag=True, help="Write the log as JSON, a line each."),
 )
 
@@ -89,7 +99,13 @@ def main() -> None:
 
 @main.command()
 @_with(_config_option, *_serve_options)
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes; more than 1 needs PostgreSQL.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Processes; more than 1 needs PostgreSQL.",
+)
 def serve(config: str | None, host: str, port: int, drain: float, log_json: bool, workers: int) -> None:
     """Run the proxy; creates the database first."""
     if workers > 1:
@@ -120,7 +136,10 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
     base = f"http://{f'[{host}]' if ':' in host else host}:{shown_port}"
 
     async def work() -> None:
-        async with open_services(config, os.environ, f"farebox serve on {base}", log_json=log_json) as (services, made_key):
+        async with open_services(config, os.environ, f"farebox serve on {base}", log_json=log_json) as (
+            services,
+            made_key,
+        ):
             if made_key is not None:
                 _say(f"Admin key, shown this once: {made_key}")
             if demo:
@@ -168,7 +187,8 @@ def _database(config: str | None) -> str:
 
 def _orphan(row: dict[str, object]) -> dict[str, object]:
     own, account = row["hold_id"], row["account_id"]
-    assert isinstance(own, int) and isinstance(account, int)
+    assert isinstance(own, int)
+    assert isinstance(account, int)
     return {"id": object_id("req", own, account)}
 
 
@@ -287,5 +307,3 @@ def _admin(config: str | None, as_json: bool, method: str, path: str, fields: di
 
 def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-

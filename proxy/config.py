@@ -142,9 +142,7 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
     warnings: list[str] = []
     credit = _credit(top["credit"]) if "credit" in top else Credit()
     upstreams = {name: _upstream(name, node) for name, node in _named(top["upstreams"]).items()}
-    models = {
-        name: _model(name, node, upstreams, credit.usd, warnings) for name, node in _named(top["models"]).items()
-    }
+    models = {name: _model(name, node, upstreams, credit.usd, warnings) for name, node in _named(top["models"]).items()}
     warnings += [
         f"upstream {upstream.name} is off: its api_key is empty; its models are not offered"
         for upstream in upstreams.values()
@@ -181,7 +179,9 @@ def _credit(node: Node) -> Credit:
     if "usd" in fields:
         usd = fields["usd"].decimal()
         if not usd:
-            raise fields["usd"].error("a credit that sells for nothing cannot price anything in dollars; write e.g. 0.01")
+            raise fields["usd"].error(
+                "a credit that sells for nothing cannot price anything in dollars; write e.g. 0.01"
+            )
     return Credit(
         name=name,
         plural=fields["plural"].text() if "plural" in fields else name + "s",
@@ -248,7 +248,9 @@ def _upstream(name: str, node: Node) -> UpstreamConfig:
         output_limit=(
             fields["output_limit"].choice(("max_tokens", "max_completion_tokens"))
             if "output_limit" in fields
-            else "max_completion_tokens" if native else "max_tokens"
+            else "max_completion_tokens"
+            if native
+            else "max_tokens"
         ),
         timeouts=_timeouts(fields["timeouts"]) if "timeouts" in fields else Timeouts(),
         forward_headers=_headers(fields["forward_headers"]) if "forward_headers" in fields else (),
@@ -268,7 +270,15 @@ def _headers(node: Node) -> tuple[str, ...]:
         name = item.text().lower()
         if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
             raise item.error(f"`{name[:40]}` is no header name")
-        if name in ("authorization", "cookie", "host", "content-length", "transfer-encoding", "connection", "x-api-key"):
+        if name in (
+            "authorization",
+            "cookie",
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "x-api-key",
+        ):
             raise item.error(f"`{name}` is never forwarded; remove it")
         if name.startswith("x-farebox-"):
             raise item.error("x-farebox-* headers are never forwarded; remove it")
@@ -296,7 +306,14 @@ def _model(
     fields = node.fields(known)
     for key in ("upstream", "price"):
         if key not in fields:
-            raise node.error(f"`{key}:` is missing; " + ("nobody would answer" if key == "upstream" else "a reachable model needs a price, such as `price: {request: 1}`"))
+            raise node.error(
+                f"`{key}:` is missing; "
+                + (
+                    "nobody would answer"
+                    if key == "upstream"
+                    else "a reachable model needs a price, such as `price: {request: 1}`"
+                )
+            )
     upstream, upstream_model = _target(fields["upstream"], upstreams)
     published = published_model(upstream_model) if upstream.kind == "openai" else PublishedModel()
     card = parse_rate_card(fields["price"], name, usd)
@@ -330,7 +347,9 @@ def _model(
         on_leave=(
             fields["on_leave"].choice(("cancel", "finish"))
             if "on_leave" in fields
-            else "finish" if published.hides_reasoning else "cancel"
+            else "finish"
+            if published.hides_reasoning
+            else "cancel"
         ),
         card=card,
     )

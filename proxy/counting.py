@@ -25,7 +25,7 @@ MOST_COUNTED_BYTES = 1_000_000
 """Text beyond this is not encoded but counted by BYTES_PER_TOKEN: it would occupy a core for long."""
 
 BYTES_PER_TOKEN = 4
-"""The ratio beyond MOST_COUNTED_BYTES: about that of English text, so the estimate favours callers of denser scripts."""
+"""The ratio beyond MOST_COUNTED_BYTES: that of English text, so the estimate favours callers of denser scripts."""
 
 _INLINE_BYTES = 8_000
 _PIECE = 100_000

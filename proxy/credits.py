@@ -105,7 +105,11 @@ def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:
         "lines": [{**line, "amount": format_credits(line["amount"])} for line in memo["lines"]],
         "total": format_credits(recorded.charged),
         "paid_from": [
-            {"grant": object_id("grant", paid.grant_id, account), "bucket": paid.bucket, "amount": format_credits(paid.amount)}
+            {
+                "grant": object_id("grant", paid.grant_id, account),
+                "bucket": paid.bucket,
+                "amount": format_credits(paid.amount),
+            }
             for paid in recorded.paid_from
         ],
         "debt": format_credits(recorded.debt),

@@ -19,7 +19,7 @@ _CREDITS = 1000
 
 
 async def show_demo(services: Services, base: str) -> None:
-    """Print the demo's key and how to use it; the one key that is ever kept in clear, in `.farebox/demo.json` (0600)."""
+    """Print the demo's key and how to use it; it is the one key ever kept in clear, in `.farebox/demo.json` (0600)."""
     key = await _key(services)
     account = (await services.people.profiles(1, None, external_id="demo"))[0].account_id
     balance = await services.ledger.balance(account, services.config.buckets)

@@ -79,5 +79,5 @@ def upstream_error(message: str = "The model's provider failed to answer. Nothin
 def upstream_unavailable(
     message: str = "The model's provider cannot be reached at the moment. Nothing was charged.",
 ) -> ApiError:
-    """The provider refuses or cannot be reached; what its bill says is the operator's affair, so the text is generic."""
+    """The provider refuses or cannot be reached; its bill is the operator's affair, so the text is generic."""
     return ApiError(503, "upstream_unavailable", message)

@@ -83,7 +83,9 @@ class Interruptible:
             raise Interrupted(self.reason)
         self._armed = True
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._armed = False
         if self._cancelled and self.reason is not None:
             self._cancelled = False

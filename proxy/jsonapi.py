@@ -129,5 +129,3 @@ async def read_fields(request: Request, known: Sequence[str], later: Sequence[st
         if name not in known and name not in later:
             raise bad_request(f"`{name[:60]}` is unknown here; known: {', '.join(known)}", name[:60], status=422)
     return Fields(members)
-
-

@@ -1,4 +1,4 @@
-"""What has to happen although nobody waits for it: ends of holds whose request is gone, and ends that failed at first."""
+"""What must happen although nobody waits for it: ends of holds whose request is gone, and ends that failed at first."""
 
 from __future__ import annotations
 

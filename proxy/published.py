@@ -1,4 +1,4 @@
-"""What providers publish about their models: limits, read from the map that litellm ships, without importing litellm."""
+"""What providers publish about their models: limits, from the map that litellm ships, without importing litellm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import orjson
 __all__ = ["PublishedModel", "litellm_folder", "published_model"]
 
 # Providers that bill for reasoning which their chat API does not show.
-_HIDES_REASONING = frozenset({"openai", "azure", "azure_ai", "text-completion-openai", "gemini", "vertex_ai-language-models"})
+_HIDES_REASONING = frozenset(
+    {"openai", "azure", "azure_ai", "text-completion-openai", "gemini", "vertex_ai-language-models"}
+)
 
 
 @dataclass(frozen=True, slots=True)

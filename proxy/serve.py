@@ -62,7 +62,9 @@ class PaidEndpoint:
             await call.refuse(error)
         except Exception:
             _log.exception("a call failed inside Farebox")
-            await call.refuse(ApiError(500, "internal_error", "Something failed inside the server; the call's hold is released"))
+            await call.refuse(
+                ApiError(500, "internal_error", "Something failed inside the server; the call's hold is released")
+            )
         finally:
             call.close()
 
@@ -117,7 +119,10 @@ class _PaidCall:
         model = self._config.models.get(name)
         if model is None:
             raise ApiError(
-                404, "model_not_found", f"There is no model `{name[:80]}` here; GET /v1/models lists them", param="model"
+                404,
+                "model_not_found",
+                f"There is no model `{name[:80]}` here; GET /v1/models lists them",
+                param="model",
             )
         self._model_name = name
         if not model.upstream.on:
@@ -219,11 +224,15 @@ class _PaidCall:
             )
         except LedgerError as error:
             raise ledger_refusal(error) from error
-        await self._start(200, response.headers, {
-            "content-length": str(len(body)),
-            "x-credits-charged": format_credits(ended.charged),
-            "x-credits-available": format_credits(ended.available),
-        })
+        await self._start(
+            200,
+            response.headers,
+            {
+                "content-length": str(len(body)),
+                "x-credits-charged": format_credits(ended.charged),
+                "x-credits-available": format_credits(ended.available),
+            },
+        )
         await self._send({"type": "http.response.body", "body": body})
 
     async def _end_unanswered(self, reason: str, call: ChatCall, model: ModelConfig, charge: Charge) -> None:
@@ -298,7 +307,14 @@ class _PaidCall:
         self._life.sending = False
 
     async def _end_stream(
-        self, call: ChatCall, model: ModelConfig, charge: Charge, stream: ChatStream, problem: ApiError | None, *, left: bool
+        self,
+        call: ChatCall,
+        model: ModelConfig,
+        charge: Charge,
+        stream: ChatStream,
+        problem: ApiError | None,
+        *,
+        left: bool,
     ) -> None:
         """Settle a stream that has ended, and only then send its last bytes."""
         if left and not self._called:
@@ -322,7 +338,9 @@ class _PaidCall:
             answered=not left or whole or any(stream.texts()),
         )
         if problem is not None:
-            raise ApiError(problem.status, "upstream_error", "The model's answer broke off; what had arrived was charged.")
+            raise ApiError(
+                problem.status, "upstream_error", "The model's answer broke off; what had arrived was charged."
+            )
         tail = b"data: [DONE]\n\n"
         if call.include_usage:
             credits = {

@@ -89,5 +89,6 @@ class _Server(uvicorn.Server):
 
     async def _until_idle(self, seconds: float) -> None:
         ends = self._loop.time() + seconds
-        while self._services.running and self._loop.time() < ends and not self._hurry:
+        # Three things end this wait; a look now and then is simpler than an event that all of them set.
+        while self._services.running and self._loop.time() < ends and not self._hurry:  # noqa: ASYNC110  # see above
             await asyncio.sleep(_TICK_SECONDS)

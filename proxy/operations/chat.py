@@ -74,7 +74,9 @@ class ChatCall:
                     texts += [_part_text(part) for part in value]
                 elif value is not None:
                     texts.append(value if isinstance(value, str) else _dump(value))
-        texts += [_dump(self.document[key]) for key in ("tools", "functions", "response_format") if self.document.get(key)]
+        texts += [
+            _dump(self.document[key]) for key in ("tools", "functions", "response_format") if self.document.get(key)
+        ]
         return texts
 
     def input_overhead(self, part_tokens: Mapping[str, int]) -> int:
@@ -138,7 +140,7 @@ def _whole_number(document: Mapping[str, Any], name: str, most: int) -> int | No
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        # Numbers beyond 64 bits arrive as floats; they are no less an integer to their sender, but no sane limit either.
+        # Integers beyond 64 bits arrive as floats; none of them is a sane limit.
         raise bad_request(f"`{name}` must be a whole number from 1 to {most}", name)
     return value
 
@@ -152,7 +154,9 @@ def _refuse_unpriced(document: Mapping[str, Any]) -> None:
             raise _unpriced(name, f"{what} is not priced here; remove `{name}`")
     modalities = document.get("modalities")
     if document.get("audio") is not None or (isinstance(modalities, list) and "audio" in modalities):
-        raise _unpriced("audio" if document.get("audio") is not None else "modalities", "audio output is not priced here")
+        raise _unpriced(
+            "audio" if document.get("audio") is not None else "modalities", "audio output is not priced here"
+        )
     tools = document.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         kind = tool.get("type") if isinstance(tool, dict) else None
@@ -260,9 +264,17 @@ def output_texts(choice: Mapping[str, Any]) -> list[str]:
     source = choice.get("message") or choice.get("delta")
     if not isinstance(source, dict):
         return []
-    texts = [value for key in ("content", "refusal", "reasoning_content", "reasoning") if isinstance(value := source.get(key), str)]
+    texts = [
+        value
+        for key in ("content", "refusal", "reasoning_content", "reasoning")
+        if isinstance(value := source.get(key), str)
+    ]
     calls = source.get("tool_calls")
-    calls = [call.get("function") or call.get("custom") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    calls = (
+        [call.get("function") or call.get("custom") for call in calls if isinstance(call, dict)]
+        if isinstance(calls, list)
+        else []
+    )
     for call in (*calls, source.get("function_call")):
         if isinstance(call, dict):
             texts += [value for key in ("name", "arguments", "input") if isinstance(value := call.get(key), str)]

@@ -182,7 +182,10 @@ class ChatStream:
         template = self.template or self._seen or blank
         reported = template.get("usage") if usage is None else None
         if reported is None and usage is not None:
-            tokens = {name: int(usage.get(meter, 0)) for name, meter in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))}
+            tokens = {
+                name: int(usage.get(meter, 0))
+                for name, meter in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+            }
             reported = {**tokens, "total_tokens": sum(tokens.values())}
         chunk = {**template, "choices": [], "usage": reported, "credits": credits}
         return b"data: " + orjson.dumps(chunk) + b"\n\n"
@@ -193,15 +196,11 @@ def _is_special(events: bytes) -> bool:
 
     Inside JSON strings quotes are escaped, so text never looks like a member; that it may say [DONE] costs only time.
     """
-    return (
-        b"[DONE]" in events or b'"error"' in events or events.count(b'"usage"') != events.count(b'"usage":null')
-    )
+    return b"[DONE]" in events or b'"error"' in events or events.count(b'"usage"') != events.count(b'"usage":null')
 
 
 def _data(event: bytes) -> bytes:
-    return b"\n".join(
-        line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")
-    ).strip()
+    return b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")).strip()
 
 
 def _loads(data: bytes) -> dict[str, Any] | None:

@@ -147,13 +147,18 @@ class People:
             statement = statement.where(col(AccountRow.account_id) < after)
         if query:
             statement = statement.where(
-                or_(col(AccountRow.name).contains(query, autoescape=True), col(AccountRow.email).contains(query, autoescape=True))
+                or_(
+                    col(AccountRow.name).contains(query, autoescape=True),
+                    col(AccountRow.email).contains(query, autoescape=True),
+                )
             )
         if external_id is not None:
             statement = statement.where(col(AccountRow.external_id) == external_id)
         return await self._run(lambda session: [_profile(row) for row in session.exec(statement)])
 
-    async def add_key(self, account_id: int, key_id: int, now: int, name: str | None, app: str | None) -> tuple[str, KeyRow]:
+    async def add_key(
+        self, account_id: int, key_id: int, now: int, name: str | None, app: str | None
+    ) -> tuple[str, KeyRow]:
         """Make a key for an account; returns its secret, which is kept nowhere, and its row."""
         secret = _secret("fbx_")
         row = KeyRow(
@@ -196,7 +201,7 @@ class People:
         return row
 
     async def admin_digest(self, configured: str | None) -> tuple[bytes, str | None]:
-        """Find the admin key's digest; the first start without a configured one makes a key and returns its secret too."""
+        """Find the admin key's digest; the first start without a configured key makes one and returns its secret too."""
         if configured:
             return digest(configured), None
 

@@ -70,4 +70,5 @@ class SettingRow(SQLModel, table=True):
     value: bytes
 
 
-TABLES = [row.__table__ for row in (AccountRow, KeyRow, KeyDigestRow, ExternalIdRow, SettingRow)]  # type: ignore[attr-defined]
+_ROWS: tuple[type[SQLModel], ...] = (AccountRow, KeyRow, KeyDigestRow, ExternalIdRow, SettingRow)
+TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]

@@ -67,7 +67,9 @@ def _events(
     for index in range(choices):
         chunks.append({"choices": [{"index": index, "delta": {}, "finish_reason": finish_reason}]})
     chunks.append({"choices": [], "usage": usage})
-    events = [b"data: " + orjson.dumps({**head, "object": "chat.completion.chunk", **chunk}) + b"\n\n" for chunk in chunks]
+    events = [
+        b"data: " + orjson.dumps({**head, "object": "chat.completion.chunk", **chunk}) + b"\n\n" for chunk in chunks
+    ]
     return [*events, b"data: [DONE]\n\n"]
 
 

@@ -63,7 +63,9 @@ def _error_object(body: bytes) -> dict[str, Any]:
 def _passed(status: int, error: Mapping[str, Any]) -> ApiError:
     clean: dict[str, Any] = _without_ids(error)
     message = clean.pop("message", None)
-    passed = bad_request(message if isinstance(message, str) and message else "The model's provider refused the request.", status=status)
+    passed = bad_request(
+        message if isinstance(message, str) and message else "The model's provider refused the request.", status=status
+    )
     passed.kind = clean.pop("type", None) or passed.kind
     passed.code = clean.pop("code", None)
     passed.param = clean.pop("param", None)
