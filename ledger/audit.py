@@ -79,9 +79,9 @@ _INVARIANTS: Final[dict[str, str]] = {
         SELECT a.account_id, 0, a.overdraft_held, l.amount FROM ledger_account a
         LEFT JOIN legs l ON l.account_id = a.account_id AND l.node = 0 WHERE a.overdraft_held <> COALESCE(l.amount, 0)""",
     "each hold's legs add up to it": """
-        SELECT h.account_id, h.hold_id, h.amount, COALESCE(SUM(json_extract(leg.value, '$[1]')), 0) AS legs
+        SELECT h.account_id, h.hold_id, h.amount, COALESCE(SUM(json_extract(leg.value, '$[1]')), 0) AS pinned
         FROM ledger_hold h LEFT JOIN json_each(h.legs) leg GROUP BY h.account_id, h.hold_id, h.amount
-        HAVING legs <> h.amount""",
+        HAVING pinned <> h.amount""",
     "a hold is open or has ended, not both": """
         SELECT h.account_id, h.hold_id FROM ledger_hold h JOIN ledger_receipt r USING (account_id, hold_id)""",
     "a receipt's total is its lines, its transfers, and what paid for it": f"""
@@ -91,13 +91,15 @@ _INVARIANTS: Final[dict[str, str]] = {
             FROM ledger_transfer WHERE target = {REVENUE} GROUP BY account_id, request),
         receipt AS (
             SELECT account_id, hold_id, charged, debt,
-                (SELECT COALESCE(SUM(json_extract(value, '$.amount')), 0)
-                    FROM json_each(CAST(memo AS TEXT), '$.lines')) AS lines,
-                (SELECT COALESCE(SUM(json_extract(value, '$[2]')), 0) FROM json_each(paid_from)) AS paid
+                CASE json_valid(CAST(memo AS TEXT)) WHEN 1 THEN (
+                    SELECT COALESCE(SUM(json_extract(value, '$.amount')), 0)
+                    FROM json_each(CAST(memo AS TEXT), '$.lines')) END AS lines,
+                CASE json_valid(paid_from) WHEN 1 THEN (
+                    SELECT COALESCE(SUM(json_extract(value, '$[2]')), 0) FROM json_each(paid_from)) END AS paid
             FROM ledger_receipt)
         SELECT r.account_id, r.hold_id, r.charged, r.lines, r.paid, r.debt, m.amount AS moved FROM receipt r
         LEFT JOIN moved m ON m.account_id = r.account_id AND m.request = r.hold_id
-        WHERE r.charged <> r.lines OR r.charged <> r.paid + r.debt OR r.charged <> COALESCE(m.amount, 0)
+        WHERE r.lines IS NOT r.charged OR r.paid + r.debt IS NOT r.charged OR r.charged <> COALESCE(m.amount, 0)
             OR r.debt <> COALESCE(m.debt, 0)
         UNION ALL
         SELECT m.account_id, m.request, NULL, NULL, NULL, NULL, m.amount FROM moved m

@@ -35,6 +35,7 @@ class GroupCommit:
         self._clock = clock
         self._most_waiting = most_waiting
         self._now = 0
+        self._closed = False
         self._waiting = 0
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -49,15 +50,20 @@ class GroupCommit:
         """
         if admission and self._waiting >= self._most_waiting:
             raise Overloaded("too many calls are waiting for the ledger")
-        if not self._thread.is_alive():
+        if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting += 1
         self._queue.put((command, future))
         return future
 
+    def now(self) -> int:
+        """Read the ledger's time, in microseconds since 1970; it never steps back."""
+        return max(self._now, self._clock())
+
     async def close(self) -> None:
-        """Commit everything queued, then end the thread."""
+        """Commit everything queued, then end the thread; what is submitted from now on is refused."""
+        self._closed = True
         self._queue.put(None)
         while self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
@@ -83,7 +89,7 @@ class GroupCommit:
 
     def _commit(self, items: list[_Item]) -> list[_Result]:
         # The clock may step back; the ledger's time does not.
-        self._now = max(self._now, self._clock())
+        self._now = self.now()
         try:
             outcomes = self._store.transact([command for command, _ in items], self._order(), self._now)
             return [(future, outcome) for (_, future), outcome in zip(items, outcomes, strict=True)]

@@ -121,6 +121,8 @@ def _issue(book: Book, command: IssueGrant, now: int) -> Issued:
 
 def _place(book: Book, command: PlaceHold, order: BucketOrder, now: int) -> Held | Refused:
     amount = command.amount
+    if amount < 0:
+        raise Conflict("a hold is never negative")
     free = unheld(book, now)
     available = max(0, free - book.debt)
     headroom = free - book.debt - book.overdraft_held + book.overdraft_limit

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ledger.commands import IssueGrant, OpenAccount, PlaceHold, Settle, Void
 from ledger.commit import GroupCommit
+from ledger.errors import LedgerUnavailable
 from ledger.ids import IdSource, microseconds
 from ledger.lock import OwnerLock
 from ledger.model import NEVER, Balance, Ended, Grant, Held, Issued, Opened, Outcome, Refused
@@ -57,23 +59,29 @@ class Ledger:
         try:
             store = Store(path)
             store.create()
-            orphans = store.open_holds()
-        except BaseException:
+        except sqlite3.Error as error:
             lock.release()
-            raise
+            raise LedgerUnavailable(f"{path} can't be opened as a ledger: {error}") from error
         commit = GroupCommit(
             store, lambda: {bucket: rank for rank, bucket in enumerate(buckets())}, clock, most_waiting
         )
         ledger = cls(path, lock, store, commit, IdSource(clock))
-        if orphans:
-            await asyncio.gather(
-                *(
-                    commit.submit(Void(account, hold, orphan_memo(memo), orphaned=True))
-                    for account, hold, memo in orphans
-                )
-            )
-            _log.warning("released %d orphaned holds of a process that died", len(orphans))
+        try:
+            await ledger._release_orphans(orphan_memo)
+        except BaseException:
+            await ledger.close()
+            raise
         return ledger
+
+    async def _release_orphans(self, memo_of: Callable[[bytes], bytes]) -> None:
+        orphans = self._store.open_holds()
+        voids = [Void(account, hold, memo_of(memo), orphaned=True) for account, hold, memo in orphans]
+        ended = await asyncio.gather(*map(self._commit.submit, voids), return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        if orphans:
+            _log.warning("released %d orphaned holds of a process that died", len(orphans))
 
     async def close(self) -> None:
         """Commit what is queued and give the file up."""
@@ -129,7 +137,7 @@ class Ledger:
     async def balance(self, account_id: int, order: Iterable[str], now: int | None = None) -> Balance:
         """Read an account as of `now`, writing nothing."""
         ranks = {bucket: rank for rank, bucket in enumerate(order)}
-        return await self._read(self._queries.balance, account_id, ranks, microseconds() if now is None else now)
+        return await self._read(self._queries.balance, account_id, ranks, self._commit.now() if now is None else now)
 
     async def bucket_counts(self, account_id: int) -> list[BucketCount]:
         return await self._read(self._queries.bucket_counts, account_id)

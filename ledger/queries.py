@@ -86,13 +86,14 @@ class Queries:
 
     def receipt(self, account_id: int, hold_id: int) -> Recorded | None:
         with Session(self._engine) as session:
+            # The hold first: a call that ends in between is found among those that ended, never in neither place.
+            held = session.get(HoldRow, (account_id, hold_id))
+            if held is not None:
+                return Recorded(hold_id, "held", 0, 0, (), held.memo, held.created_at, None)
             row = session.get(ReceiptRow, (account_id, hold_id))
             if row is not None:
                 paid = tuple(PaidFrom(*item) for item in orjson.loads(row.paid_from))
                 return Recorded(
                     hold_id, row.status, row.charged, row.debt, paid, row.memo, row.created_at, row.ended_at
                 )
-            held = session.get(HoldRow, (account_id, hold_id))
-            if held is None:
-                return None
-            return Recorded(hold_id, "held", 0, 0, (), held.memo, held.created_at, None)
+            return None

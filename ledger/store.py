@@ -12,9 +12,10 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from ledger.burn import BucketOrder
 from ledger.commands import Command, IssueGrant, PlaceHold, Settle, Void
 from ledger.engine import apply
-from ledger.errors import LedgerUnavailable
+from ledger.errors import Conflict, LedgerUnavailable
+from ledger.ids import IdSource
 from ledger.model import Book, Ended, Grant, Hold, Leg, Outcome, PaidFrom
-from ledger.tables import TABLES, TRIGGERS
+from ledger.tables import HOLD_HAS_ENDED, TABLES, TRIGGERS
 
 __all__ = ["Store", "load_books"]
 
@@ -75,6 +76,12 @@ def _add_grant(book: Book, row: tuple[int, ...]) -> None:
     book.lost[grant.grant_id] = row[2]
 
 
+def _is_double(error: sqlite3.IntegrityError) -> bool:
+    """Whether something was to be recorded twice; any other constraint that fails is a fault, not a contradiction."""
+    names = ("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE")
+    return error.sqlite_errorname in names or HOLD_HAS_ENDED in str(error)
+
+
 def _json(value: object) -> str:
     return orjson.dumps(value).decode()
 
@@ -87,10 +94,14 @@ class Store:
             raise LedgerUnavailable(f"SQLite {sqlite3.sqlite_version} is too old; 3.38 or newer is needed")
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._cursor = self._connection.cursor()
-        # FULL: a commit that was acknowledged survives a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16384", "wal_autocheckpoint=4000"):
-            self._cursor.execute(f"PRAGMA {pragma}").fetchall()
-        self._last_id = 0
+        self._ids = IdSource()
+        try:
+            # FULL: a commit that was acknowledged survives a power cut.
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16384", "wal_autocheckpoint=4000"):
+                self._cursor.execute(f"PRAGMA {pragma}").fetchall()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def create(self) -> None:
         """Create what is missing of the tables."""
@@ -117,11 +128,13 @@ class Store:
         try:
             books = self._load(commands)
             outcomes = [apply(books[command.account_id], command, order, now) for command in commands]
-            self._save(books.values(), now)
+            self._save(books.values())
             cursor.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:
                 cursor.execute("ROLLBACK")
+            if isinstance(error, sqlite3.IntegrityError) and _is_double(error):
+                raise Conflict(f"a command contradicts what is recorded: {error}") from error
             raise
         return outcomes
 
@@ -160,7 +173,7 @@ class Store:
             paid = tuple(PaidFrom(*item) for item in orjson.loads(paid_from))
             books[account].ended[hold] = Ended(hold, status, charged, paid, debt, memo, created, ended, 0, bool(late))
 
-    def _save(self, books: Iterable[Book], now: int) -> None:
+    def _save(self, books: Iterable[Book]) -> None:
         grants: list[tuple[int, int, int, int, int]] = []
         flips: list[tuple[int, int, int]] = []
         issued: list[tuple[object, ...]] = []
@@ -204,8 +217,7 @@ class Store:
                     )
                 )
             for t in book.transfers:
-                self._last_id = max(self._last_id + 1, now << 10)
-                transfers.append((account, self._last_id, t.kind, t.source, t.target, t.amount, t.at, t.request))
+                transfers.append((account, self._ids.next(), t.kind, t.source, t.target, t.amount, t.at, t.request))
             if book.changed:
                 moving = (book.debt, book.overdraft_limit, book.overdraft_held, book.next_due_at)
                 accounts.append((account, book.status, book.timezone, *moving, book.created_at))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
-__all__ = ["TABLES", "TRIGGERS", "AccountRow", "GrantRow", "HoldRow", "ReceiptRow", "TransferRow"]
+__all__ = ["HOLD_HAS_ENDED", "TABLES", "TRIGGERS", "AccountRow", "GrantRow", "HoldRow", "ReceiptRow", "TransferRow"]
 
 # One B-tree a table: rows lie in account order, which is how they are read.
 _CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
@@ -127,6 +127,8 @@ class ReceiptRow(SQLModel, table=True):
     late: int
 
 
+HOLD_HAS_ENDED = "this hold has ended"
+
 _ROWS: tuple[type[SQLModel], ...] = (AccountRow, GrantRow, HoldRow, TransferRow, ReceiptRow)
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
 
@@ -140,4 +142,9 @@ TRIGGERS = [
         ("ledger_receipt", "UPDATE", "WHEN OLD.status <> 'orphaned'"),
         ("ledger_receipt", "DELETE", ""),
     )
+] + [
+    # A request id is charged at most once, so the hold of one that has ended can't be placed again.
+    f"""CREATE TRIGGER IF NOT EXISTS ledger_hold_once BEFORE INSERT ON ledger_hold
+    WHEN EXISTS (SELECT 1 FROM ledger_receipt WHERE account_id = NEW.account_id AND hold_id = NEW.hold_id)
+    BEGIN SELECT RAISE(ABORT, '{HOLD_HAS_ENDED}'); END"""
 ]

@@ -34,7 +34,9 @@ def parse_credits(value: object, *, signed: bool = False, zero: bool = False) ->
     """
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise InvalidAmount('must be a decimal string such as "12.5", or an integer')
-    match = _DECIMAL.fullmatch(str(value) if isinstance(value, int) and abs(value) < 10**19 else str(value)[:40])
+    if isinstance(value, int) and abs(value) > MAX_CREDITS:
+        raise InvalidAmount(f"must be at most {MAX_CREDITS} credits")
+    match = _DECIMAL.fullmatch(str(value)[:40])
     if match is None:
         raise InvalidAmount('must be a decimal number of credits with at most 9 decimals, such as "12.5"')
     sign, whole, fraction = match.groups()

@@ -20,7 +20,7 @@ __all__ = ["Document", "Node"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _DECIMAL = re.compile(r"\d{1,18}(\.\d{1,18})?", re.ASCII)
-_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DEPTH = 24
 
 
@@ -34,10 +34,13 @@ class Document:
 
     def root(self) -> Node:
         """Parse the file; raises ConfigError on anything that is not one YAML mapping."""
-        if "\0" in self.text:
-            raise ConfigError(self.file, 1, "the file contains a NUL byte; save it as plain UTF-8 text")
+        strange = _UNPRINTABLE.search(self.text)
+        if strange is not None:
+            line = self.text.count("\n", 0, strange.start()) + 1
+            raise ConfigError(self.file, line, f"the character {strange[0]!r} is not allowed in YAML; remove it")
         try:
-            node = yaml.compose(self.text, Loader=_LOADER)
+            # The loader in C is quicker, but deep nesting overflows its stack and takes the process down.
+            node = yaml.compose(self.text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1

@@ -118,5 +118,6 @@ def affordable_output(card: RateCard, bound: Usage, budget: int) -> int | None:
     rest = quote(card, {name: quantity for name, quantity in bound.items() if name != OUTPUT}).total
     if price is None or price.nano == 0:
         return None if rest <= budget else -1
-    left = budget - rest - card.slack.get(OUTPUT, 0)
-    return left * price.per // price.nano if left >= 0 else -1
+    if rest > budget:
+        return -1
+    return max(0, (budget - rest - card.slack.get(OUTPUT, 0)) * price.per // price.nano)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ledger.commands import PlaceHold, Settle, Void
-from ledger.errors import LedgerError, Overloaded
+from ledger.errors import Conflict, LedgerError, Overloaded
 from ledger.ledger import Ledger
 from ledger.model import Ended, Held, Refused
-from pricing.amounts import format_credits
+from pricing.amounts import MAX_CREDITS, NANO, format_credits
 from pricing.rating import affordable_output, quote, rate
 from pricing.receipt import Rating
 from pricing.table import RateCard
@@ -24,6 +24,7 @@ __all__ = ["Charge", "Terms", "bound_usage", "ledger_refusal", "place", "refused
 _log = logging.getLogger("farebox.charge")
 _NOTHING = Rating((), 0)
 _COUNT_BEYOND = 4
+_MOST = MAX_CREDITS * NANO
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +65,25 @@ class Charge:
         self.held = held
         self.ending = False
 
+    def can_charge(self, usage: Usage) -> bool:
+        """Whether the usage's price is an amount that can be charged at all, at most 10⁹ credits."""
+        return rate(self._card, usage).total <= _MOST
+
     async def settle(
         self, usage: Usage, ended: str, *, estimated: bool = False, answered: bool = True, or_void: bool = False
     ) -> Ended:
         """Charge what was used; durable when this returns.
 
-        Raises LedgerError when the store can't commit; the end is then tried again until it can, and voids instead
+        Raises Conflict, after voiding, above 10⁹ credits: ask `can_charge` first. Raises LedgerError when the store
+        can't commit; the end is then tried again until it can, and voids instead
         of charging where `or_void` says that nothing is delivered without this settlement.
         """
         rating = rate(self._card, usage, answered=answered)
         if rating.unpriced:
             _log.error("model %s used what its price does not cover: %s", self._card.model, ", ".join(rating.unpriced))
+        if rating.total > _MOST:
+            await self.void(UPSTREAM_ERROR)
+            raise Conflict(f"a charge of {format_credits(rating.total)} credits can't be posted")
         memo = self._memo.ended(ended, rating, usage, estimated=estimated)
         command = Settle(self._account_id, self.held.hold.hold_id, rating.total, memo)
         return await self._end(command, self._void(UPSTREAM_ERROR) if or_void else command)

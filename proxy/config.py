@@ -191,22 +191,21 @@ def _credit(node: Node) -> Credit:
 
 
 def _database(node: Node | None, environment: Mapping[str, str]) -> str:
-    url = node.text() if node else environment.get("FAREBOX_DATABASE_URL") or "sqlite:///farebox.db"
+    chosen = environment.get("FAREBOX_DATABASE_URL")
+    url = chosen or (node.text() if node else "sqlite:///farebox.db")
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
         return url
-    problem = (
-        "PostgreSQL is not supported by this release; use sqlite:///FILE"
-        if url.startswith("postgres")
-        else "must be sqlite:///FILE"
-    )
-    raise node.error(problem) if node else ConfigError("FAREBOX_DATABASE_URL", 1, problem)
+    problem = "must be sqlite:///FILE"
+    if url.startswith("postgres"):
+        problem = "PostgreSQL is not supported by this release; use sqlite:///FILE"
+    raise ConfigError("FAREBOX_DATABASE_URL", 1, problem) if node is None or chosen else node.error(problem)
 
 
 def _url(node: Node, schemes: tuple[str, ...]) -> str:
     url = node.text()
     try:
         parts = urlsplit(url)
-        good = parts.scheme in schemes and bool(parts.netloc or parts.scheme == "mailto") and (parts.port or 1) > 0
+        good = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "mailto") and (parts.port or 1) > 0
     except ValueError:
         good = False
     if not good or re.search(r"\s", url):
@@ -235,6 +234,8 @@ def _upstream(name: str, node: Node) -> UpstreamConfig:
     if "base_url" not in fields:
         raise node.error('`base_url:` is missing; add e.g. base_url: "https://api.openai.com/v1"')
     base_url = _url(fields["base_url"], ("http", "https")).rstrip("/")
+    if "?" in base_url or "#" in base_url:
+        raise fields["base_url"].error("must end with the path, without `?` or `#`: endpoints are appended to it")
     api_key = fields["api_key"].text(empty=True) if "api_key" in fields else ""
     if re.search(r"[^\x21-\x7e]", api_key):
         raise fields["api_key"].error("contains spaces or characters that no header can carry; check what was pasted")

@@ -20,6 +20,7 @@ __all__ = ["JSON", "Fields", "answer", "page", "read_fields", "read_page", "time
 _DEFAULT_PAGE = 50
 _MOST_PAGE = 1000
 _MOST_ADMIN_BODY = 1_000_000
+_LAST_DAY = (datetime(9999, 12, 31) - datetime(1970, 1, 1)).days
 
 
 class JSON(Response):
@@ -53,6 +54,8 @@ def parse_timestamp(text: object, name: str) -> int:
     if moment is None or moment.tzinfo is None:
         raise bad_request(f"`{name}` must be a time such as 2026-11-21T00:00:00Z", name, status=422)
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    if not 0 <= delta.days < _LAST_DAY:
+        raise bad_request(f"`{name}` must lie between 1970 and 9999", name, status=422)
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 

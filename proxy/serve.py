@@ -42,6 +42,7 @@ _log = logging.getLogger("farebox.call")
 _LATE_USAGE_SECONDS = 0.25
 _LEFT_USAGE_SECONDS = 2.0
 _MOST_ERROR_BYTES = 1_000_000
+_PLAUSIBLE = 10**8
 _FORWARDED = ("content-type", "accept", "traceparent", "openai-beta")
 _RETURNED = ("content-type", "retry-after", "openai-processing-ms", "openai-version")
 
@@ -198,7 +199,7 @@ class _PaidCall:
                 try:
                     if response.status != 200:
                         raise refusal(response.status, response.headers, await _read_error(response))
-                    body = await response.read()
+                    body = await self._read_whole(response, model)
                 finally:
                     response.close()
         except Interrupted as stop:
@@ -214,7 +215,7 @@ class _PaidCall:
         if answer is None:
             await self._void(charge)
             raise upstream_error()
-        usage = answer.usage
+        usage = self._believed(answer.usage, charge)
         estimated = usage is None
         if usage is None:
             usage = await self._count(call, model, answer.texts())
@@ -235,6 +236,14 @@ class _PaidCall:
         )
         await self._send({"type": "http.response.body", "body": body})
 
+    async def _read_whole(self, response: UpstreamResponse, model: ModelConfig) -> bytes:
+        pieces = []
+        async with aclosing(response.chunks()) as chunks:
+            async for chunk in chunks:
+                self._life.within(model.upstream.timeouts.between_bytes)
+                pieces.append(chunk)
+        return b"".join(pieces)
+
     async def _end_unanswered(self, reason: str, call: ChatCall, model: ModelConfig, charge: Charge) -> None:
         if reason != CLIENT_LEFT:
             await self._void(charge)
@@ -248,7 +257,7 @@ class _PaidCall:
     # -- a stream
 
     async def _serve_stream(self, call: ChatCall, model: ModelConfig, charge: Charge, request: bytes) -> None:
-        self._stream = stream = ChatStream()
+        self._stream = stream = ChatStream(call.choices)
         response: UpstreamResponse | None = None
         problem: ApiError | None = None
         left = False
@@ -321,7 +330,7 @@ class _PaidCall:
             await self._void(charge, CLIENT_LEFT)
             return
         whole = stream.done or stream.complete
-        usage = stream.usage() if whole and problem is None else None
+        usage = self._believed(stream.usage(), charge) if whole and problem is None else None
         if problem is None and not left and usage is None and not stream.started:
             problem = upstream_error()
         if problem is not None and not any(stream.texts()):
@@ -375,6 +384,12 @@ class _PaidCall:
             "input_tokens": await self._count_input(call, model),
             "output_tokens": await self._services.counter.count_aside(texts),
         }
+
+    def _believed(self, usage: Usage | None, charge: Charge) -> Usage | None:
+        """Large figures are believed, up to what can be charged at all."""
+        if usage is not None and max(usage.values()) > _PLAUSIBLE and not charge.can_charge(usage):
+            return None
+        return usage
 
     async def _settle(
         self, charge: Charge, usage: Usage, ended: str, *, estimated: bool, answered: bool = True, or_void: bool = False
@@ -454,8 +469,12 @@ class _PaidCall:
             await charge.void(CLIENT_LEFT)
             return
         texts = self._stream.texts() if self._stream is not None else []
+        if not self._left and not any(texts):
+            await charge.void(UPSTREAM_ERROR)
+            return
         usage = await self._count(self._call, self._model, texts)
-        await charge.settle({"request": 1, **usage}, CLIENT_LEFT, estimated=True, answered=any(texts))
+        ended = CLIENT_LEFT if self._left else UPSTREAM_BROKE
+        await charge.settle({"request": 1, **usage}, ended, estimated=True, answered=any(texts))
 
 
 async def _read_error(response: UpstreamResponse) -> bytes:

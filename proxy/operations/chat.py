@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,14 @@ import orjson
 
 from pricing.usage import Usage, impossible
 from proxy.errors import ApiError, bad_request, not_supported
-from proxy.operations.splice import splice
+from proxy.operations.splice import members_of, splice
 
 __all__ = ["ENDPOINT", "Answer", "ChatCall", "parse", "read_answer", "read_usage"]
 
 ENDPOINT = "/v1/chat/completions"
 
+_MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _MOST_LIMIT = 2**53
 _TIERS = ("auto", "default", "flex")
@@ -29,7 +32,7 @@ _UNPRICED = {
     "models": "choosing models at the upstream",
     "fallbacks": "choosing models at the upstream",
 }
-_PER_MESSAGE = 4
+_PER_MESSAGE = 3
 _PRIMING = 3
 # Compressed speech is rarely below 1,000 bytes a second, so this bounds its length.
 _AUDIO_BYTES_PER_SECOND = 1_000
@@ -39,12 +42,14 @@ _AUDIO_BYTES_PER_SECOND = 1_000
 class ChatCall:
     """A request, checked as far as money depends on it; the rest is the upstream's to judge.
 
+    members: the request's members as the caller wrote them.
     limit: output tokens a choice that the caller allows, under the members `limit_names`; None where it named none.
     include_usage: the caller wants a usage chunk at a stream's end.
     """
 
     body: bytes
     document: Mapping[str, Any]
+    members: Mapping[str, msgspec.Raw]
     model: str
     stream: bool
     include_usage: bool
@@ -66,18 +71,21 @@ class ChatCall:
         return len(self.body) - payload + tokens
 
     def input_texts(self) -> list[str]:
-        """Everything in the request that a tokenizer counts; `input_overhead` comes on top."""
+        """Everything in the request that a tokenizer counts; `input_overhead` comes on top.
+
+        Text is counted as text; everything else, such as tools, as the JSON that the caller wrote.
+        """
+        members = self.members
         texts: list[str] = []
-        for message in self.messages:
+        for message, written in zip(self.messages, _MESSAGES.decode(members["messages"]), strict=True):
             for key, value in message.items():
                 if key == "content" and isinstance(value, list):
-                    texts += [_part_text(part) for part in value]
+                    parts = zip(value, _ITEMS.decode(written[key]), strict=True)
+                    texts += [_part_text(part, bytes(raw)) for part, raw in parts]
                 elif value is not None:
-                    texts.append(value if isinstance(value, str) else _dump(value))
-        texts += [
-            _dump(self.document[key]) for key in ("tools", "functions", "response_format") if self.document.get(key)
-        ]
-        return texts
+                    texts.append(value if isinstance(value, str) else bytes(written[key]).decode())
+        described = ("tools", "functions", "response_format")
+        return texts + [bytes(members[key]).decode() for key in described if self.document.get(key)]
 
     def input_overhead(self, part_tokens: Mapping[str, int]) -> int:
         """Tokens of the input that no text shows: the chat format's own, and parts that can't be counted."""
@@ -93,17 +101,19 @@ class ChatCall:
             for name in self.limit_names or (limit_name,):
                 changes[name] = b"%d" % limit
         if self.stream:
-            options = self.document.get("stream_options")
-            whole = orjson.dumps(options) if isinstance(options, dict) else b"{}"
-            changes["stream_options"] = splice(whole, {"include_usage": b"true"})
-        return splice(self.body, changes)
+            written = b"{}"
+            if self.document.get("stream_options") is not None:
+                written = bytes(self.members["stream_options"])
+            changes["stream_options"] = splice(written, {"include_usage": b"true"})
+        return splice(self.body, changes, self.members)
 
 
 def parse(body: bytes) -> ChatCall:
     """Read a request; raises ApiError 400 naming the field that is wrong."""
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        members = members_of(body) if isinstance(document, dict) else {}
+    except ValueError as error:
         raise bad_request(f"The body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise bad_request("The body must be a JSON object")
@@ -125,6 +135,7 @@ def parse(body: bytes) -> ChatCall:
     return ChatCall(
         body=body,
         document=document,
+        members=members,
         model=model,
         stream=stream is True,
         include_usage=stream is True and isinstance(options, dict) and options.get("include_usage") is True,
@@ -170,10 +181,6 @@ def _unpriced(param: str, message: str) -> ApiError:
     return error
 
 
-def _dump(value: object) -> str:
-    return orjson.dumps(value).decode()
-
-
 def _parts(messages: list[dict[str, Any]], part_tokens: Mapping[str, int]) -> tuple[int, int]:
     """Sum the bytes of payloads that are not text, and the tokens that they are put at."""
     payload = tokens = 0
@@ -210,13 +217,13 @@ def _payload(part: object) -> tuple[str, str]:
     return "text", ""
 
 
-def _part_text(part: object) -> str:
+def _part_text(part: object, written: bytes) -> str:
     if isinstance(part, dict):
         if isinstance(part.get("text"), str):
             return str(part["text"])
         if _payload(part)[0] != "text":
             return ""
-    return _dump(part)
+    return written.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +238,8 @@ class Answer:
     body: bytes
 
     def texts(self) -> list[str]:
-        document = orjson.loads(self.body)
+        # Not orjson: an answer may hold half a surrogate pair, which is legal JSON and no legal Unicode.
+        document = json.loads(self.body)
         return [text for choice in document["choices"] if isinstance(choice, dict) for text in output_texts(choice)]
 
 
@@ -247,12 +255,25 @@ _OUTLINE = msgspec.json.Decoder(_Outline)
 def read_answer(body: bytes) -> Answer | None:
     """Read a whole answer, or return None if it is none: malformed, cut off, or an error in disguise."""
     try:
+        body.decode()
         outline = _OUTLINE.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        choices = bytes(outline.choices)
+        reported, error = outline.usage, outline.error
+    except msgspec.MsgspecError:
+        # Half a surrogate pair is legal JSON to Python's reader only.
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(document, dict):
+            return None
+        choices = json.dumps(document.get("choices")).encode()
+        reported, error = document.get("usage"), document.get("error")
+    except (RecursionError, UnicodeDecodeError):
         return None
-    if not bytes(outline.choices).startswith(b"["):
+    if not choices.startswith(b"[") or (error is not None and not choices[1:-1].strip()):
         return None
-    usage = read_usage(outline.usage)
+    usage = read_usage(reported)
     answer = Answer(usage, body)
     if usage is not None and not any(usage.values()) and any(answer.texts()):
         return Answer(None, body)

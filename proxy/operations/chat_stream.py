@@ -6,6 +6,7 @@ put out is parsed only when it has to be counted.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -28,12 +29,13 @@ class MalformedStream(Exception):
 
 
 class ChatStream:
-    """Meters one stream.
+    """Meters one stream of `choices` choices.
 
     done: `[DONE]` came. error: the upstream's error object. started: an event was passed on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, choices: int = 1) -> None:
+        self._choices = choices
         self.done = False
         self.error: Mapping[str, Any] | None = None
         self.started = False
@@ -53,9 +55,7 @@ class ChatStream:
             chunk = self._tail + chunk
             self._tail = b""
         if not chunk.endswith((b"\n\n", b"\r\n\r\n")):
-            cut = max(chunk.rfind(b"\n\n") + 2, chunk.rfind(b"\r\n\r\n") + 4)
-            # rfind's -1 leaves 1 or 3: no event has ended yet
-            cut = cut if cut > 3 else 0
+            cut = max(_end_of(chunk, b"\n\n"), _end_of(chunk, b"\r\n\r\n"))
             self._tail = chunk[cut:]
             if len(self._tail) > _MOST_EVENT_BYTES:
                 raise MalformedStream("an event is too large")
@@ -117,14 +117,15 @@ class ChatStream:
             self.template = document
             if not choices:
                 return b""
-            event = b"data: " + splice(data, {"usage": b"null"}) + b"\n\n"
+            event = b"data: " + _without_usage(data, document) + b"\n\n"
         if self.done or self.error is not None:
             return b""
         self.started = True
         return event
 
     def _remember(self, events: bytes) -> None:
-        self._usage_is_last = False
+        if self._usage_is_last and b'"choices"' in events:
+            self._usage_is_last = False
         self._raw.append(events)
         self._raw_bytes += len(events)
         if self._raw_bytes > _DIGEST_BYTES:
@@ -153,9 +154,9 @@ class ChatStream:
 
     @property
     def complete(self) -> bool:
-        """Whether every choice that was begun was finished."""
+        """Whether every choice that was asked for was finished."""
         self._digest()
-        return bool(self._finished) and all(self._finished.values())
+        return len(self._finished) >= self._choices and all(self._finished.values())
 
     def texts(self) -> list[str]:
         """What was received, a text a choice."""
@@ -199,6 +200,19 @@ def _is_special(events: bytes) -> bool:
     return b"[DONE]" in events or b'"error"' in events or events.count(b'"usage"') != events.count(b'"usage":null')
 
 
+def _without_usage(data: bytes, document: dict[str, Any]) -> bytes:
+    try:
+        return splice(data, {"usage": b"null"})
+    except ValueError:
+        # Half a surrogate pair: Python's reader alone takes it, so Python's writer must write it.
+        return json.dumps({**document, "usage": None}, separators=(",", ":")).encode()
+
+
+def _end_of(chunk: bytes, boundary: bytes) -> int:
+    at = chunk.rfind(boundary)
+    return at + len(boundary) if at >= 0 else 0
+
+
 def _data(event: bytes) -> bytes:
     return b"\n".join(line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")).strip()
 
@@ -207,5 +221,9 @@ def _loads(data: bytes) -> dict[str, Any] | None:
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return None
+        # Half a surrogate pair is legal JSON: an emoji may be split over two events.
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
     return document if isinstance(document, dict) else None

@@ -8,23 +8,30 @@ from collections.abc import Mapping
 import msgspec
 import orjson
 
-__all__ = ["splice"]
+__all__ = ["members_of", "splice"]
 
 _KEY = re.compile(rb'[ \t\r\n]*"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def splice(text: bytes, changes: Mapping[str, bytes]) -> bytes:
+def members_of(text: bytes) -> dict[str, msgspec.Raw]:
+    """Read a JSON object's members as the texts that their writer wrote; raises ValueError if it is none."""
+    try:
+        return _MEMBERS.decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"not a JSON object: {error}") from None
+
+
+def splice(text: bytes, changes: Mapping[str, bytes], members: Mapping[str, msgspec.Raw] | None = None) -> bytes:
     """Set top-level members of the JSON object `text` to the given JSON texts; absent ones are added at the end.
 
     Of a key written twice the last value is kept and the earlier ones go: parsers disagree about which counts,
-    and what is billed must be what the upstream reads. Raises ValueError if `text` is no JSON object.
+    and what is billed must be what the upstream reads. members: as `members_of` read them, where that was done before.
+    Raises ValueError if `text` is no JSON object.
     """
-    try:
-        members = _MEMBERS.decode(text)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"not a JSON object: {error}") from None
+    if members is None:
+        members = members_of(text)
     spans = _spans(text, members)
     if spans is None:
         texts = {name: bytes(raw) for name, raw in members.items()} | dict(changes)

@@ -1,0 +1,225 @@
+"""One account under test, on the pure engine or on SQLite, and the laws that hold of it after every step."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ledger.burn import BucketOrder
+from ledger.commands import Command
+from ledger.engine import apply, balance
+from ledger.model import (
+    BREAKAGE,
+    DEBT,
+    ISSUE,
+    OVERDRAFT,
+    REVENUE,
+    SALE,
+    Balance,
+    Book,
+    Ended,
+    Grant,
+    Leg,
+    Outcome,
+    PaidFrom,
+    Transfer,
+)
+from ledger.store import Store, load_books
+
+ACCOUNT = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """What a grant holds at some moment, in nanocredits."""
+
+    grant: Grant
+    balance: int
+    held: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that is recorded of one account. holds: legs by hold id; receipts: how holds ended, `available` left out."""
+
+    status: str
+    debt: int
+    overdraft_held: int
+    next_due_at: int
+    lots: Mapping[int, Lot]
+    holds: Mapping[int, tuple[Leg, ...]]
+    transfers: list[Transfer]
+    receipts: Mapping[int, Ended]
+
+    def moved(self, *, source: int | None = None, target: int | None = None, request: int | None = None) -> int:
+        """Sum the transfers that match, in nanocredits."""
+        return sum(
+            transfer.amount
+            for transfer in self.transfers
+            if source in (None, transfer.source)
+            and target in (None, transfer.target)
+            and request in (None, transfer.request)
+        )
+
+    @property
+    def held(self) -> int:
+        """What open holds pin, the overdraft included."""
+        return sum(lot.held for lot in self.lots.values()) + self.overdraft_held
+
+
+class AnyLedger(Protocol):
+    """What a test drives: commands go in, the page is read back."""
+
+    def do(self, command: Command, order: BucketOrder, now: int) -> Outcome: ...
+    def page(self) -> Page: ...
+    def balance(self, order: BucketOrder, now: int) -> Balance: ...
+    def set_status(self, status: str) -> None: ...
+
+
+class EngineLedger:
+    """The pure engine on one page in memory; a command that raises leaves the page as it was."""
+
+    def __init__(self) -> None:
+        self.book = Book(ACCOUNT)
+
+    def do(self, command: Command, order: BucketOrder, now: int) -> Outcome:
+        book = copy.deepcopy(self.book) if command.account_id == ACCOUNT else Book(command.account_id)
+        outcome = apply(book, command, order, now)
+        if command.account_id == ACCOUNT:
+            self.book = book
+        return outcome
+
+    def page(self) -> Page:
+        book = self.book
+        return Page(
+            status=book.status,
+            debt=book.debt,
+            overdraft_held=book.overdraft_held,
+            next_due_at=book.next_due_at,
+            lots={
+                grant_id: Lot(grant, book.balance[grant_id], book.held[grant_id], book.lost[grant_id])
+                for grant_id, grant in book.grants.items()
+            },
+            holds={hold_id: hold.legs for hold_id, hold in book.holds.items()},
+            transfers=list(book.transfers),
+            receipts={hold_id: replace(ended, available=0) for hold_id, ended in book.ended.items()},
+        )
+
+    def balance(self, order: BucketOrder, now: int) -> Balance:
+        return balance(copy.deepcopy(self.book), order, now)
+
+    def set_status(self, status: str) -> None:
+        self.book.status = status
+
+
+class SqliteLedger:
+    """The SQLite store; the page is read back by a second connection, in this file's own SQL."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.store = Store(path)
+        self.store.create()
+        self._reader = sqlite3.connect(path, isolation_level=None)
+
+    def do(self, command: Command, order: BucketOrder, now: int) -> Outcome:
+        (outcome,) = self.store.transact([command], order, now)
+        return outcome
+
+    def page(self) -> Page:
+        return read_page(self._reader, ACCOUNT)
+
+    def balance(self, order: BucketOrder, now: int) -> Balance:
+        return balance(load_books(self._reader.cursor(), [ACCOUNT])[ACCOUNT], order, now)
+
+    def set_status(self, status: str) -> None:
+        self._reader.execute("UPDATE ledger_account SET status = ? WHERE account_id = ?", (status, ACCOUNT))
+
+    def close(self) -> None:
+        self._reader.close()
+        self.store.close()
+
+
+def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
+    """Read all that a ledger file records of an account; an account that does not exist is a page of nothing."""
+    key = (account_id,)
+    account = connection.execute(
+        "SELECT status, debt, overdraft_held, next_due_at FROM ledger_account WHERE account_id = ?", key
+    ).fetchone() or ("active", 0, 0, 2**63 - 1)
+    lots = {}
+    for left, held, lost, *columns in connection.execute(
+        "SELECT balance, held, lost, grant_id, bucket, source, paid, granted, effective_at, expires_at, created_at,"
+        " source_key, note FROM ledger_grant WHERE account_id = ? ORDER BY grant_id",
+        key,
+    ):
+        lots[columns[0]] = Lot(Grant(*columns), left, held, lost)
+    receipts = {}
+    for hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late in connection.execute(
+        "SELECT hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late FROM ledger_receipt"
+        " WHERE account_id = ? ORDER BY hold_id",
+        key,
+    ):
+        paid = tuple(PaidFrom(*item) for item in json.loads(paid_from))
+        receipts[hold_id] = Ended(hold_id, status, charged, paid, debt, memo, created_at, ended_at, 0, bool(late))
+    status, debt, overdraft_held, next_due_at = account
+    return Page(
+        status=status,
+        debt=debt,
+        overdraft_held=overdraft_held,
+        next_due_at=next_due_at,
+        lots=lots,
+        holds={
+            hold_id: tuple(Leg(*leg) for leg in json.loads(legs))
+            for hold_id, legs in connection.execute(
+                "SELECT hold_id, legs FROM ledger_hold WHERE account_id = ? ORDER BY hold_id", key
+            )
+        },
+        transfers=[
+            Transfer(*row)
+            for row in connection.execute(
+                "SELECT kind, source, target, amount, at, request FROM ledger_transfer WHERE account_id = ?"
+                " ORDER BY transfer_id",
+                key,
+            )
+        ],
+        receipts=receipts,
+    )
+
+
+def assert_lawful(page: Page) -> None:
+    """Assert every invariant of money that can be read off one page."""
+    legs = [leg for hold in page.holds.values() for leg in hold]
+    assert all(leg.amount > 0 for leg in legs)
+    assert page.overdraft_held == sum(leg.amount for leg in legs if leg.grant_id == OVERDRAFT)
+    for grant_id, lot in page.lots.items():
+        assert 0 <= lot.held <= lot.balance
+        assert lot.held == sum(leg.amount for leg in legs if leg.grant_id == grant_id)
+        assert lot.balance == page.moved(target=grant_id) - page.moved(source=grant_id)
+        assert lot.lost == page.moved(source=grant_id, target=BREAKAGE)
+        assert lot.grant.granted == page.moved(source=SALE if lot.grant.paid else ISSUE, target=grant_id)
+        # Whatever can still expire is waited for.
+        assert page.next_due_at <= lot.grant.expires_at or lot.balance == lot.held
+    assert all(transfer.amount > 0 for transfer in page.transfers)
+    assert page.debt == page.moved(source=DEBT) - page.moved(target=DEBT) >= 0
+    issued, sold = page.moved(source=ISSUE), page.moved(source=SALE)
+    spent, lost = page.moved(target=REVENUE), page.moved(target=BREAKAGE)
+    assert sum(lot.balance for lot in page.lots.values()) - page.debt == issued + sold - spent - lost
+    assert not page.holds.keys() & page.receipts.keys()
+    for hold_id, ended in page.receipts.items():
+        assert ended.charged == page.moved(target=REVENUE, request=hold_id)
+        assert ended.debt == page.moved(source=DEBT, target=REVENUE, request=hold_id)
+        assert ended.charged == sum(paid.amount for paid in ended.paid_from) + ended.debt
+        for paid in ended.paid_from:
+            assert paid.amount == page.moved(source=paid.grant_id, target=REVENUE, request=hold_id)
+            assert paid.bucket == page.lots[paid.grant_id].grant.bucket
+        assert ended.status == "settled" or ended.charged == 0
+    assert spent == sum(ended.charged for ended in page.receipts.values())
+
+
+def receipt_memo(amount: int) -> bytes:
+    """Make the memo of a call that cost this much: a receipt of one line, as the audit reads it."""
+    return json.dumps({"lines": [{"amount": amount}] if amount else []}).encode()

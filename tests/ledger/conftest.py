@@ -1,0 +1,11 @@
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.ledger.books", "tests.ledger.running", "tests.ledger.scenario")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where a test's ledger lies."""
+    return str(tmp_path / "ledger.db")

@@ -1,0 +1,287 @@
+"""The audit finds nothing in a sound ledger, and every kind of damage by the invariant that it breaks."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ledger.audit import Audit, audit
+from ledger.commands import IssueGrant, OpenAccount
+from ledger.errors import LedgerError, LedgerUnavailable
+from ledger.model import NEVER
+from ledger.store import Store
+from tests.ledger.books import read_page
+from tests.ledger.running import BUCKETS, HOUR, NOON, ORDER, Clock, Life, held, running, settled
+
+BOUNDS = "0 <= held <= balance <= granted, and nothing left is closed"
+BALANCE = "each balance is the fold of its transfers"
+ISSUED = "each grant was issued once, in full"
+DEBT = "debt is the fold of its transfers"
+HELD = "held is the sum of the legs of open holds"
+LEGS = "each hold's legs add up to it"
+ENDED = "a hold is open or has ended, not both"
+RECEIPT = "a receipt's total is its lines, its transfers, and what paid for it"
+CHARGED = "only settled calls were charged"
+NODES = "every transfer has an account and known nodes"
+EXPIRY = "expiry is noted for every account that has something to expire"
+LAW = "balances less debt are what was issued and sold less revenue and breakage"
+
+_OPEN = "(SELECT account_id, grant_id FROM ledger_grant WHERE balance - held > 1 AND lost = 0 AND held > 1 LIMIT 1)"
+_GRANT = f"WHERE (account_id, grant_id) IN {_OPEN}"
+_HOLD = "WHERE (account_id, hold_id) IN (SELECT account_id, hold_id FROM ledger_hold WHERE amount > 0 LIMIT 1)"
+_PAID = (
+    "WHERE (account_id, hold_id) IN (SELECT account_id, hold_id FROM ledger_receipt"
+    " WHERE charged > 1 AND debt = 0 AND NOT late LIMIT 1)"
+)
+_TRANSFER = "WHERE (account_id, transfer_id) IN (SELECT account_id, transfer_id FROM ledger_transfer WHERE {} LIMIT 1)"
+_COPY = "INSERT INTO ledger_transfer SELECT account_id, transfer_id + 1, kind, source, target, amount, at, request"
+
+# What is done to the file, and the invariants that must name it.
+DAMAGE: dict[str, tuple[str, set[str]]] = {
+    "a balance grew": (f"UPDATE ledger_grant SET balance = balance + 1 {_GRANT}", {BALANCE, LAW}),
+    "a balance shrank": (f"UPDATE ledger_grant SET balance = balance - 1 {_GRANT}", {BALANCE, LAW}),
+    "a balance is above its grant": (f"UPDATE ledger_grant SET balance = granted + 1 {_GRANT}", {BOUNDS, BALANCE}),
+    "a grant was deleted": (f"DELETE FROM ledger_grant {_GRANT}", {BALANCE, LAW}),
+    "a grant was closed with credits in it": (f"UPDATE ledger_grant SET open = 0 {_GRANT}", {BOUNDS}),
+    "a used grant was opened again": ("UPDATE ledger_grant SET open = 1 WHERE balance = 0", {BOUNDS}),
+    "a grant's size was raised": (f"UPDATE ledger_grant SET granted = granted + 1 {_GRANT}", {ISSUED}),
+    "a gift was declared paid": (f"UPDATE ledger_grant SET paid = 1 - paid {_GRANT}", {ISSUED}),
+    "lost credits were made up": (f"UPDATE ledger_grant SET lost = 1 {_GRANT}", {BALANCE}),
+    "held grew": (f"UPDATE ledger_grant SET held = held + 1 {_GRANT}", {HELD}),
+    "held shrank": (f"UPDATE ledger_grant SET held = held - 1 {_GRANT}", {HELD}),
+    "more is held than is left": (f"UPDATE ledger_grant SET held = balance + 1 {_GRANT}", {BOUNDS, HELD}),
+    "held is negative": (f"UPDATE ledger_grant SET held = -1 {_GRANT}", {BOUNDS, HELD}),
+    "overdraft is held for nobody": ("UPDATE ledger_account SET overdraft_held = overdraft_held + 1", {HELD}),
+    "debt grew": ("UPDATE ledger_account SET debt = debt + 1 WHERE account_id = 1", {DEBT, LAW}),
+    "debt was forgiven": ("UPDATE ledger_account SET debt = debt - 1 WHERE debt > 0", {DEBT, LAW}),
+    "a charge was deleted": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('kind = ' + repr('charge'))}",
+        {BALANCE, RECEIPT, LAW},
+    ),
+    "a debt was deleted": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('kind = ' + repr('debt'))}",
+        {DEBT, RECEIPT, LAW},
+    ),
+    "a repayment was deleted": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('kind = ' + repr('repayment'))}",
+        {BALANCE, DEBT},
+    ),
+    "an expiry was deleted": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('kind = ' + repr('expiry'))}",
+        {BALANCE, LAW},
+    ),
+    "a grant's issue was deleted": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('kind = ' + repr('grant'))}",
+        {BALANCE, ISSUED, LAW},
+    ),
+    "a grant was issued twice": (
+        f"{_COPY} FROM ledger_transfer {_TRANSFER.format('kind = ' + repr('grant'))}",
+        {BALANCE, ISSUED, LAW},
+    ),
+    "a call was charged twice": (
+        f"{_COPY} FROM ledger_transfer {_TRANSFER.format('kind = ' + repr('charge'))}",
+        {BALANCE, RECEIPT, LAW},
+    ),
+    "a charge grew": (
+        f"UPDATE ledger_transfer SET amount = amount + 1 {_TRANSFER.format('kind = ' + repr('charge'))}",
+        {BALANCE, RECEIPT, LAW},
+    ),
+    "a charge was moved to another call": (
+        f"UPDATE ledger_transfer SET request = 1 {_TRANSFER.format('kind = ' + repr('charge'))}",
+        {RECEIPT},
+    ),
+    "a charge was called breakage": (
+        f"UPDATE ledger_transfer SET target = -4 {_TRANSFER.format('kind = ' + repr('charge'))}",
+        {BALANCE, RECEIPT},
+    ),
+    "a charge was taken from another grant": (
+        f"UPDATE ledger_transfer SET source = source + 1 {_TRANSFER.format('kind = ' + repr('charge'))}",
+        {BALANCE},
+    ),
+    "a transfer goes nowhere": (
+        f"UPDATE ledger_transfer SET target = -9 {_TRANSFER.format('kind = ' + repr('expiry'))}",
+        {NODES},
+    ),
+    "a transfer comes from nowhere": (
+        f"UPDATE ledger_transfer SET source = -9 {_TRANSFER.format('kind = ' + repr('grant'))}",
+        {NODES, ISSUED},
+    ),
+    "a transfer of less than nothing": (
+        f"UPDATE ledger_transfer SET amount = -amount {_TRANSFER.format('kind = ' + repr('charge'))}",
+        {NODES, BALANCE, RECEIPT},
+    ),
+    "an account was deleted": ("DELETE FROM ledger_account WHERE account_id = 1", {NODES}),
+    "a receipt says more than was charged": (
+        f"UPDATE ledger_receipt SET charged = charged + 1 {_PAID}",
+        {RECEIPT},
+    ),
+    "a receipt says less than was charged": (f"UPDATE ledger_receipt SET charged = charged - 1 {_PAID}", {RECEIPT}),
+    "a receipt's debt was made up": (f"UPDATE ledger_receipt SET debt = 1 {_PAID}", {RECEIPT}),
+    "a receipt names other payers": (f"UPDATE ledger_receipt SET paid_from = '[]' {_PAID}", {RECEIPT}),
+    "a receipt has other lines": (
+        f"""UPDATE ledger_receipt SET memo = CAST('{{"lines": [{{"amount": 1}}]}}' AS BLOB) {_PAID}""",
+        {RECEIPT},
+    ),
+    "a receipt can't be read": (f"UPDATE ledger_receipt SET memo = x'00ff' {_PAID}", {RECEIPT}),
+    "a receipt was deleted": (f"DELETE FROM ledger_receipt {_PAID}", {RECEIPT}),
+    "a charged call was declared void": (f"UPDATE ledger_receipt SET status = 'voided' {_PAID}", {CHARGED}),
+    "a charged call was declared an orphan": (f"UPDATE ledger_receipt SET status = 'orphaned' {_PAID}", {CHARGED}),
+    "a call ended in a way that there is not": (f"UPDATE ledger_receipt SET status = 'lost' {_PAID}", {CHARGED}),
+    "a leg grew": (f"UPDATE ledger_hold SET legs = json_set(legs, '$[0][1]', 10000) {_HOLD}", {HELD, LEGS}),
+    "a leg pins another grant": (f"UPDATE ledger_hold SET legs = json_set(legs, '$[0][0]', 77777) {_HOLD}", {HELD}),
+    "a hold lost its legs": (f"UPDATE ledger_hold SET legs = '[]' {_HOLD}", {HELD, LEGS}),
+    "a hold grew": (f"UPDATE ledger_hold SET amount = amount + 1 {_HOLD}", {LEGS}),
+    "a hold was deleted": (f"DELETE FROM ledger_hold {_HOLD}", {HELD}),
+    "an ended hold was opened again": (
+        "INSERT INTO ledger_hold SELECT account_id, hold_id, 0, '[]', memo, created_at, 0 FROM ledger_receipt LIMIT 1",
+        {ENDED},
+    ),
+    "an expiry was forgotten": (f"UPDATE ledger_account SET next_due_at = {NEVER}", {EXPIRY}),
+}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger after a busy random life, with open holds, debt, breakage, orphans and late settlements in it."""
+    path = tmp_path_factory.mktemp("sound") / "ledger.db"
+    store = Store(str(path))
+    store.create()
+    life = Life(seed=5)
+    store.transact(life.openings(), ORDER, life.now)
+    for _ in range(120):
+        for command in [life.next() for _ in range(8)]:
+            try:
+                (outcome,) = store.transact([command], ORDER, life.now)
+            except LedgerError:
+                continue
+            life.note(outcome, command)
+        life.pass_time()
+    # What the life may have come to the end of: a debtor, and credits that expire, held and not.
+    store.transact(
+        [
+            OpenAccount(5, overdraft_limit=50),
+            held(5, 11, 20),
+            settled(5, 11, 25),
+            held(5, 12, 15),
+            OpenAccount(6),
+            IssueGrant(6, 1, "daily", 100, expires_at=life.now + HOUR),
+            held(6, 11, 30),
+        ],
+        ORDER,
+        life.now,
+    )
+    store.close()
+    return path
+
+
+def damaged(sound: Path, directory: Path, *statements: str) -> Audit:
+    """Audit a copy of the ledger in which something was edited behind its back."""
+    path = directory / "damaged.db"
+    shutil.copy(sound, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {trigger}")
+        for statement in statements:
+            assert connection.execute(statement).rowcount > 0, "there was nothing to damage"
+    return audit(str(path))
+
+
+def test_a_sound_ledger_is_clean(sound: Path) -> None:
+    """After a busy life nothing is found, everything was checked, and the totals are those of the journal."""
+    found = audit(str(sound))
+    assert found.findings == []
+    assert found.clean
+    assert set(found.checked) == {
+        BOUNDS,
+        BALANCE,
+        ISSUED,
+        DEBT,
+        HELD,
+        LEGS,
+        ENDED,
+        RECEIPT,
+        CHARGED,
+        NODES,
+        EXPIRY,
+        LAW,
+    }
+    with closing(sqlite3.connect(sound)) as connection:
+        pages = [read_page(connection, account) for account in range(1, 7)]
+    assert found.totals["issued"] == sum(page.moved(source=-1) for page in pages) > 0
+    assert found.totals["sold"] == sum(page.moved(source=-2) for page in pages) > 0
+    assert found.totals["revenue"] == sum(page.moved(target=-3) for page in pages) > 0
+    assert found.totals["breakage"] == sum(page.moved(target=-4) for page in pages) > 0
+    assert found.totals["debt"] == sum(page.debt for page in pages) > 0
+    assert found.totals["held"] == sum(lot.held for page in pages for lot in page.lots.values()) > 0
+    assert found.totals["overdraft_held"] == sum(page.overdraft_held for page in pages) > 0
+    assert found.totals["balances"] == sum(lot.balance for page in pages for lot in page.lots.values()) > 0
+
+
+def test_orphans_are_listed_and_not_broken(sound: Path) -> None:
+    """Calls whose process died are in the report, those settled late after all are not, and neither is a finding."""
+    with closing(sqlite3.connect(sound)) as connection:
+        receipts = [ended for account in range(1, 7) for ended in read_page(connection, account).receipts.values()]
+    orphans = {ended.hold_id for ended in receipts if ended.status == "orphaned"}
+    found = audit(str(sound))
+    assert {orphan["hold_id"] for orphan in found.orphans} == orphans
+    assert orphans
+    assert any(ended.late for ended in receipts)
+    assert found.clean
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_found_and_named(what: str, sound: Path, tmp_path: Path) -> None:
+    """What was edited behind the ledger's back is found, under the invariants that it breaks, with the rows."""
+    statement, expected = DAMAGE[what]
+    found = damaged(sound, tmp_path, statement)
+    assert not found.clean
+    assert {finding.invariant for finding in found.findings} >= expected
+    assert all(finding.rows for finding in found.findings)
+
+
+def test_a_whole_charge_made_up_with_its_journal_is_found(sound: Path, tmp_path: Path) -> None:
+    """Journal and balance that were changed to agree with each other still disagree with the receipt."""
+    found = damaged(
+        sound,
+        tmp_path,
+        f"UPDATE ledger_grant SET balance = balance - 1 {_GRANT}",
+        "INSERT INTO ledger_transfer SELECT account_id, 1, 'charge', grant_id, -3, 1, 1, 1 FROM ledger_grant"
+        f" WHERE (account_id, grant_id) IN {_OPEN}",
+    )
+    assert [finding.invariant for finding in found.findings] == [RECEIPT]
+
+
+def test_much_damage_is_reported_in_a_few_rows(sound: Path, tmp_path: Path) -> None:
+    """A finding lists the first rows only, however many are broken."""
+    found = damaged(sound, tmp_path, "UPDATE ledger_receipt SET charged = charged + 1")
+    (rows,) = [finding.rows for finding in found.findings if finding.invariant == RECEIPT]
+    assert len(rows) == 20
+
+
+def test_there_has_to_be_a_ledger(tmp_path: Path) -> None:
+    """No file, and a file that is no ledger, can't be audited, and neither is made one."""
+    with pytest.raises(LedgerUnavailable, match="no ledger at"):
+        audit(str(tmp_path / "nowhere.db"))
+    letter = tmp_path / "letter.db"
+    letter.write_bytes(b"to the editor " * 1000)
+    with pytest.raises(LedgerUnavailable, match="can't be audited"):
+        audit(str(letter))
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.db"]
+
+
+async def test_a_running_ledger_can_be_audited(tmp_path: Path) -> None:
+    """The audit runs beside the owner, sees open holds as sound, and changes nothing."""
+    path = str(tmp_path / "ledger.db")
+    async with running(path, Clock(NOON)) as ledger:
+        await ledger.open_account(1, overdraft_limit=50)
+        await ledger.issue(1, "paid", 100, paid=True)
+        await ledger.hold(held(1, 11, 30))
+        await ledger.hold(held(1, 12, 90))
+        await ledger.hold(held(1, 13, 0))
+        assert audit(path).findings == []
+        assert (await ledger.balance(1, BUCKETS, NOON)).held == 120

@@ -1,0 +1,297 @@
+"""Random lives of one account: the engine and the SQLite store against a model that keeps one item per credit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle, Void
+from ledger.model import NEVER, OVERDRAFT, Ended, Held, Issued, Outcome, Refused
+from tests.ledger.books import ACCOUNT, EngineLedger, SqliteLedger, assert_lawful, receipt_memo
+
+_BUCKETS = ("daily", "bonus", "paid", "unlisted")
+_ORDER = {"daily": 0, "bonus": 1, "paid": 2}
+_HOUR = 3_600_000_000
+
+
+@dataclass(eq=False, slots=True)
+class Credit:
+    """One single credit. place: free, held, spent, lost or repaid."""
+
+    burn: tuple[int, int, bool, int, int]
+    bucket: str
+    effective_at: int
+    expires_at: int
+    place: str = "free"
+
+    @property
+    def lot(self) -> int:
+        return self.burn[-1]
+
+    def burns(self, now: int) -> bool:
+        return self.place == "free" and self.effective_at <= now < self.expires_at
+
+
+# What a hold pins, credit by credit; None is one on the overdraft.
+Pinned = list[Credit | None]
+
+
+@dataclass(slots=True)
+class Model:
+    """What the rules say, at one item per credit: slow, and too plain to be wrong."""
+
+    limit: int
+    now: int = 0
+    status: str = "active"
+    debt: int = 0
+    credits: list[Credit] = field(default_factory=list)
+    holds: dict[int, Pinned] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+
+    def pass_time(self, microseconds: int) -> None:
+        self.now += microseconds
+        for credit in self.credits:
+            if credit.place == "free" and credit.expires_at <= self.now:
+                credit.place = "lost"
+
+    def burnable(self) -> list[Credit]:
+        return sorted((credit for credit in self.credits if credit.burns(self.now)), key=lambda credit: credit.burn)
+
+    def overdrawn(self) -> int:
+        return sum(pinned.count(None) for pinned in self.holds.values())
+
+    def available(self) -> int:
+        return max(0, len(self.burnable()) - self.debt)
+
+    def issue(self, command: IssueGrant) -> tuple[int, int, bool]:
+        """Returns the grant's id, what of it repaid debt, and whether it is new."""
+        key = command.source_key
+        if key is not None and key in self.keys:
+            return self.keys[key], 0, False
+        if key is not None:
+            self.keys[key] = command.grant_id
+        rank = _ORDER.get(command.bucket, len(_ORDER))
+        start = self.now if command.effective_at is None else command.effective_at
+        burn = (rank, command.expires_at, command.paid, self.now, command.grant_id)
+        lot = [Credit(burn, command.bucket, start, command.expires_at) for _ in range(command.amount)]
+        repaid = 0
+        for credit in lot:
+            if self.debt:
+                self.debt -= 1
+                repaid += 1
+                credit.place = "repaid"
+        self.credits += lot
+        return command.grant_id, repaid, True
+
+    def hold(self, command: PlaceHold) -> str | Pinned:
+        """Returns what is pinned, or why nothing is."""
+        free = self.burnable()
+        headroom = len(free) - self.debt - self.overdrawn() + self.limit
+        back = (
+            sum(credit.place == "held" and credit.expires_at > self.now for credit in self.credits) + self.overdrawn()
+        )
+        if self.status != "active":
+            return self.status
+        if command.amount > 0 and command.amount > headroom:
+            return "held" if command.amount <= headroom + back else "insufficient"
+        if command.amount * command.within > self.available():
+            return "large"
+        pinned: Pinned = [*free[: command.amount]]
+        pinned += [None] * (command.amount - len(pinned))
+        self.holds[command.hold_id] = pinned
+        for credit in free[: command.amount]:
+            credit.place = "held"
+        return pinned
+
+    def end(self, hold_id: int, charged: int, status: str) -> tuple[list[int], int]:
+        """Returns the lots that paid, one entry a credit, and what became debt."""
+        pinned = self.holds.pop(hold_id, [])
+        self.ended[hold_id] = status
+        for credit in pinned[charged:]:
+            if credit is not None:
+                credit.place = "free" if credit.expires_at > self.now else "lost"
+        paying = pinned[:charged]
+        above = charged - len(paying)
+        paying += self.burnable()[:above]
+        paying += [None] * (charged - len(paying))
+        for credit in paying:
+            if credit is not None:
+                credit.place = "spent"
+        owed = paying.count(None)
+        self.debt += owed
+        return [credit.lot for credit in paying if credit is not None], owed
+
+
+class RandomLife(RuleBasedStateMachine):
+    """The engine takes commands one by one, the store takes the same ones in batches; both answer as the model does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.engine = EngineLedger()
+        self.sqlite = SqliteLedger(str(Path(self.directory.name) / "ledger.db"))
+        self.batch: list[Command] = []
+        self.answers: list[Outcome] = []
+        self.receipts: dict[int, Ended] = {}
+        self.next_id = 1
+
+    @initialize(limit=st.sampled_from((0, 0, 15)), amounts=st.lists(st.integers(1, 30), min_size=1, max_size=5))
+    def open(self, limit: int, amounts: list[int]) -> None:
+        self.model = Model(limit)
+        self.do(OpenAccount(ACCOUNT, overdraft_limit=limit))
+        for place, amount in enumerate(amounts):
+            self.issue(_BUCKETS[place % 4], amount, place % 2 == 1, None, (24, 48, None)[place % 3], None)
+
+    def do(self, command: Command) -> Outcome:
+        outcome = self.engine.do(command, _ORDER, self.model.now)
+        self.batch.append(command)
+        self.answers.append(outcome)
+        return outcome
+
+    def new_id(self) -> int:
+        self.next_id += 1
+        return self.next_id
+
+    @rule(hours=st.sampled_from((1, 5, 6, 18, 24)))
+    def time_passes(self, hours: int) -> None:
+        self.commit()
+        self.model.pass_time(hours * _HOUR)
+
+    @rule()
+    def commit(self) -> None:
+        assert self.sqlite.store.transact(self.batch, _ORDER, self.model.now) == self.answers
+        self.batch, self.answers = [], []
+
+    @rule(status=st.sampled_from(("active",) * 6 + ("suspended", "closed")))
+    def set_status(self, status: str) -> None:
+        self.commit()
+        self.engine.set_status(status)
+        self.sqlite.set_status(status)
+        self.model.status = status
+
+    @rule(
+        bucket=st.sampled_from(_BUCKETS),
+        amount=st.integers(1, 40),
+        paid=st.booleans(),
+        start=st.sampled_from((None, None, None, 0, 5)),
+        hours=st.sampled_from((None, 6, 24, 24, 48)),
+        key=st.sampled_from((None, None, "payment-1", "payment-2", "payment-3")),
+    )
+    def issue(
+        self, bucket: str, amount: int, paid: bool, start: int | None, hours: int | None, key: str | None
+    ) -> None:
+        now = self.model.now
+        starts = None if start is None else now + start * _HOUR
+        expires = NEVER if hours is None else now + hours * _HOUR
+        command = IssueGrant(ACCOUNT, self.new_id(), bucket, amount, "test", paid, starts, expires, key)
+        outcome = self.do(command)
+        assert isinstance(outcome, Issued)
+        assert (outcome.grant.grant_id, outcome.repaid, outcome.new) == self.model.issue(command)
+
+    @rule(amount=st.integers(0, 12) | st.integers(0, 60), within=st.sampled_from((0, 0, 0, 4)))
+    def hold(self, amount: int, within: int) -> None:
+        command = PlaceHold(ACCOUNT, self.new_id(), amount, receipt_memo(0), within)
+        available = self.model.available()
+        expected = self.model.hold(command)
+        outcome = self.do(command)
+        if isinstance(expected, str):
+            assert isinstance(outcome, Refused)
+            assert (outcome.reason, outcome.needed, outcome.available) == (expected, amount, available)
+            assert outcome.held == sum(len(pinned) for pinned in self.model.holds.values())
+            return
+        assert isinstance(outcome, Held)
+        pinned = Counter(OVERDRAFT if credit is None else credit.lot for credit in expected)
+        assert [(leg.grant_id, leg.amount) for leg in outcome.hold.legs] == list(pinned.items())
+        assert outcome.available == self.model.available()
+
+    @precondition(lambda self: self.model.holds)
+    @rule(data=st.data(), amount=st.integers(0, 12) | st.integers(0, 60))
+    def settle(self, data: st.DataObject, amount: int) -> None:
+        self.end(Settle(ACCOUNT, data.draw(st.sampled_from(list(self.model.holds))), amount, receipt_memo(amount)))
+
+    @precondition(lambda self: self.model.holds)
+    @rule(data=st.data(), orphaned=st.booleans())
+    def void(self, data: st.DataObject, orphaned: bool) -> None:
+        self.end(Void(ACCOUNT, data.draw(st.sampled_from(list(self.model.holds))), receipt_memo(0), orphaned))
+
+    @precondition(lambda self: "orphaned" in self.model.ended.values())
+    @rule(data=st.data(), amount=st.integers(0, 20))
+    def settle_late(self, data: st.DataObject, amount: int) -> None:
+        orphans = [hold_id for hold_id, status in self.model.ended.items() if status == "orphaned"]
+        self.end(Settle(ACCOUNT, data.draw(st.sampled_from(orphans)), amount, receipt_memo(amount)), late=True)
+
+    @precondition(lambda self: self.receipts)
+    @rule(data=st.data(), amount=st.none() | st.integers(0, 20), orphaned=st.booleans())
+    def end_again(self, data: st.DataObject, amount: int | None, orphaned: bool) -> None:
+        recorded = data.draw(st.sampled_from(list(self.receipts.values())))
+        if amount is None:
+            outcome = self.do(Void(ACCOUNT, recorded.hold_id, receipt_memo(0), orphaned))
+        elif recorded.status != "orphaned":
+            outcome = self.do(Settle(ACCOUNT, recorded.hold_id, amount, receipt_memo(amount)))
+        else:
+            return
+        assert outcome == replace(recorded, available=self.model.available())
+
+    def end(self, command: Settle | Void, *, late: bool = False) -> None:
+        charged = command.amount if isinstance(command, Settle) else 0
+        status = "settled" if isinstance(command, Settle) else "orphaned" if command.orphaned else "voided"
+        outcome = self.do(command)
+        lots, owed = self.model.end(command.hold_id, charged, status)
+        assert isinstance(outcome, Ended)
+        assert (outcome.status, outcome.charged, outcome.debt, outcome.late) == (status, charged, owed, late)
+        assert [(paid.grant_id, paid.amount) for paid in outcome.paid_from] == list(Counter(lots).items())
+        assert (outcome.memo, outcome.ended_at) == (command.memo, self.model.now)
+        assert outcome.available == self.model.available()
+        self.receipts[outcome.hold_id] = outcome
+
+    @invariant()
+    def the_engine_agrees_with_the_model(self) -> None:
+        seen = self.engine.balance(_ORDER, self.model.now)
+        assert (seen.available, seen.debt, seen.status) == (self.model.available(), self.model.debt, self.model.status)
+        live: Counter[int] = Counter()
+        held: Counter[int] = Counter()
+        for credit in self.model.credits:
+            if credit.effective_at <= self.model.now < credit.expires_at:
+                live[credit.lot] += credit.place in ("free", "held")
+                held[credit.lot] += credit.place == "held"
+        assert {grant.grant_id: (left, pinned) for grant, left, pinned in seen.grants} == {
+            lot: (left, held[lot]) for lot, left in live.items()
+        }
+
+    @invariant()
+    def the_page_is_lawful(self) -> None:
+        page = self.engine.page()
+        assert_lawful(page)
+        assert page.overdraft_held == self.model.overdrawn()
+        assert {hold_id: sum(leg.amount for leg in legs) for hold_id, legs in page.holds.items()} == {
+            hold_id: len(pinned) for hold_id, pinned in self.model.holds.items()
+        }
+
+    def teardown(self) -> None:
+        try:
+            self.commit()
+            page = self.sqlite.page()
+            assert_lawful(page)
+            # The store forgets grants of which nothing is left, so it may be due later than the engine is.
+            assert replace(page, next_due_at=0) == replace(self.engine.page(), next_due_at=0)
+        finally:
+            self.sqlite.close()
+            self.directory.cleanup()
+
+
+TestRandomLife = RandomLife.TestCase
+TestRandomLife.settings = settings(
+    max_examples=300 * (20 if os.environ.get("FAREBOX_SOAK") == "1" else 1),
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    database=None,
+)

@@ -1,0 +1,1 @@
+"""Tests of prices, amounts and the operator's file."""

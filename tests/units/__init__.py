@@ -1,0 +1,1 @@
+"""Tests of the proxy's parts, each by itself."""
