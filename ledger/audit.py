@@ -77,7 +77,8 @@ _INVARIANTS: Final[dict[str, str]] = {
         LEFT JOIN legs l ON l.account_id = g.account_id AND l.node = g.grant_id WHERE g.held <> COALESCE(l.amount, 0)
         UNION ALL
         SELECT a.account_id, 0, a.overdraft_held, l.amount FROM ledger_account a
-        LEFT JOIN legs l ON l.account_id = a.account_id AND l.node = 0 WHERE a.overdraft_held <> COALESCE(l.amount, 0)""",
+        LEFT JOIN legs l ON l.account_id = a.account_id AND l.node = 0
+        WHERE a.overdraft_held <> COALESCE(l.amount, 0)""",
     "each hold's legs add up to it": """
         SELECT h.account_id, h.hold_id, h.amount, COALESCE(SUM(json_extract(leg.value, '$[1]')), 0) AS pinned
         FROM ledger_hold h LEFT JOIN json_each(h.legs) leg GROUP BY h.account_id, h.hold_id, h.amount

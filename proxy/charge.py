@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from ledger.commands import PlaceHold, Settle, Void
+from ledger.commands import Settle, Void
 from ledger.errors import Conflict, LedgerError, Overloaded
 from ledger.ledger import Ledger
 from ledger.model import Ended, Held, Refused
 from pricing.amounts import MAX_CREDITS, NANO, format_credits
-from pricing.rating import affordable_output, quote, rate
+from pricing.rating import rate
 from pricing.receipt import Rating
 from pricing.table import RateCard
 from pricing.usage import Usage
@@ -19,36 +18,11 @@ from proxy.errors import ApiError
 from proxy.pending import Pending
 from proxy.receipts import UPSTREAM_ERROR, CallMemo
 
-__all__ = ["Charge", "Terms", "bound_usage", "ledger_refusal", "place", "refused", "shortened"]
+__all__ = ["Charge", "ledger_refusal", "refused"]
 
 _log = logging.getLogger("farebox.charge")
 _NOTHING = Rating((), 0)
-_COUNT_BEYOND = 4
 _MOST = MAX_CREDITS * NANO
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a call may use at most, per choice where tokens are put out.
-
-    limit: output tokens a choice that are held for. least: the output limit is never shortened below this.
-    """
-
-    card: RateCard
-    input_tokens: int
-    limit: int
-    least: int
-    choices: int
-    may_shorten: bool
-
-
-def bound_usage(terms: Terms, limit: int | None = None) -> dict[str, int]:
-    """State a call's upper bound as usage; limit: in place of the terms' own."""
-    return {
-        "request": 1,
-        "input_tokens": terms.input_tokens,
-        "output_tokens": (terms.limit if limit is None else limit) * terms.choices,
-    }
 
 
 class Charge:
@@ -104,33 +78,14 @@ class Charge:
         return outcome
 
 
-async def place(
-    ledger: Ledger, account_id: int, hold_id: int, terms: Terms, memo: CallMemo, *, exact: bool
-) -> Held | Refused:
-    """Hold a call's upper bound.
+def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, credit_names: str) -> ApiError:
+    """Say why a hold was refused, with the figures that a caller or its app can act on.
 
-    exact: its input was counted; if not, a hold above a quarter of what is available is refused as `large`.
+    max_tokens: the largest output limit that would fit with nothing held, None where output is free.
     """
-    amount = quote(terms.card, bound_usage(terms)).total
-    within = 0 if exact else _COUNT_BEYOND
-    return await ledger.hold(PlaceHold(account_id, hold_id, amount, memo.held(), within))
-
-
-def shortened(terms: Terms, refusal: Refused) -> int | None:
-    """Find the largest output limit a choice that the balance, with nothing held, can pay; None if below the least."""
-    output = affordable_output(terms.card, bound_usage(terms), refusal.affordable)
-    if output is None:
-        return None
-    limit = output // terms.choices
-    return limit if terms.least <= limit < terms.limit else None
-
-
-def refused(refusal: Refused, terms: Terms, top_up_url: str | None, credit_names: str) -> ApiError:
-    """Say why a hold was refused, with the figures that a caller or its app can act on."""
     if refusal.reason in ("suspended", "closed"):
         return ApiError(403, "account_suspended", f"This account is {refusal.reason}; its calls are refused")
-    output = affordable_output(terms.card, bound_usage(terms), refusal.affordable)
-    most = None if output is None else max(0, output // terms.choices)
+    most = None if max_tokens is None else max(0, max_tokens)
     needed, available = format_credits(refusal.needed), format_credits(refusal.available)
     extra: Mapping[str, object] = {
         "needed": needed,

@@ -32,6 +32,10 @@ _UNPRICED = {
     "models": "choosing models at the upstream",
     "fallbacks": "choosing models at the upstream",
 }
+_GUARDED = frozenset(
+    {"model", "messages", "stream", "stream_options", "n", *_LIMITS, "service_tier", "modalities", "audio", "tools"}
+    | _UNPRICED.keys()
+)
 _PER_MESSAGE = 3
 _PRIMING = 3
 # Compressed speech is rarely below 1,000 bytes a second, so this bounds its length.
@@ -117,6 +121,10 @@ def parse(body: bytes) -> ChatCall:
         raise bad_request(f"The body is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise bad_request("The body must be a JSON object")
+    for name in document:
+        if name not in _GUARDED and name.lower() in _GUARDED:
+            # Some servers read member names in any case; what they obey must be what is billed.
+            raise bad_request(f"`{name}` must be written `{name.lower()}`", name)
     model = document.get("model")
     if not isinstance(model, str) or not model:
         raise bad_request("`model` must be a string; GET /v1/models lists the models", "model")

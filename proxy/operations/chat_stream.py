@@ -104,7 +104,10 @@ class ChatStream:
                 self.started = True
             return b"" if self.done else event
         choices = document.get("choices")
-        if document.get("error") is not None and not choices:
+        if document.get("error") is not None:
+            # Some routers send what came last along with it.
+            if choices and not self.done:
+                self._remember(event)
             error = document["error"]
             self.error = error if isinstance(error, dict) else {"message": str(error)}
             return b""

@@ -201,7 +201,7 @@ class People:
         return row
 
     async def admin_digest(self, configured: str | None) -> tuple[bytes, str | None]:
-        """Find the admin key's digest; the first start without a configured key makes one and returns its secret too."""
+        """Find the admin key's digest; a first start without a configured key makes one and returns its secret too."""
         if configured:
             return digest(configured), None
 

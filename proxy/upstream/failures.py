@@ -15,7 +15,7 @@ __all__ = ["failure", "refusal"]
 
 _PASSED = (400, 413, 422)
 # Ids of the operator's account, organisation, project and keys at the provider.
-_OPERATORS = re.compile(r"\b(?:org|proj|acct|user|key|sk|team)[-_](?=[A-Za-z_-]*[\d*])[A-Za-z0-9*_-]{6,}", re.ASCII)
+_OPERATORS = re.compile(r"\b(?:org|proj|acct|user|key|sk|team)[-_](?=[a-z_-]*[A-Z\d*])[A-Za-z0-9*_-]{6,}", re.ASCII)
 _QUOTA = re.compile(r"quota|billing|insufficient|credit", re.IGNORECASE)
 
 

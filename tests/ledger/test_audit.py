@@ -13,8 +13,7 @@ from ledger.audit import Audit, audit
 from ledger.commands import IssueGrant, OpenAccount
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.model import NEVER
-from ledger.store import Store
-from tests.ledger.books import read_page
+from tests.ledger.books import quick_store, read_page
 from tests.ledger.running import BUCKETS, HOUR, NOON, ORDER, Clock, Life, held, running, settled
 
 BOUNDS = "0 <= held <= balance <= granted, and nothing left is closed"
@@ -148,8 +147,7 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ledger after a busy random life, with open holds, debt, breakage, orphans and late settlements in it."""
     path = tmp_path_factory.mktemp("sound") / "ledger.db"
-    store = Store(str(path))
-    store.create()
+    store = quick_store(str(path))
     life = Life(seed=5)
     store.transact(life.openings(), ORDER, life.now)
     for _ in range(120):

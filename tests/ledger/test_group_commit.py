@@ -12,8 +12,7 @@ from ledger.commands import Command, OpenAccount, Void
 from ledger.commit import GroupCommit
 from ledger.errors import Conflict, LedgerError, LedgerUnavailable, Overloaded, UnknownAccount, UnknownHold
 from ledger.model import REVENUE, Ended, Held, Outcome, Refused
-from ledger.store import Store
-from tests.ledger.books import assert_lawful, receipt_memo
+from tests.ledger.books import assert_lawful, quick_store, receipt_memo
 from tests.ledger.running import (
     ORDER,
     WAIT_SECONDS,
@@ -36,10 +35,7 @@ from tests.ledger.running import (
 async def test_a_batch_is_as_good_as_one_by_one(tmp_path: Path, seed: int, faulty: bool) -> None:
     """A busy life committed in batches gives the outcomes, errors and pages of the same life committed singly."""
     life, clock, gate = Life(seed), Clock(), Gate()
-    single = Store(str(tmp_path / "single.db"))
-    single.create()
-    grouped = Store(str(tmp_path / "grouped.db"))
-    grouped.create()
+    single, grouped = quick_store(str(tmp_path / "single.db")), quick_store(str(tmp_path / "grouped.db"))
     commit = GroupCommit(grouped, lambda: ORDER if gate() else {}, clock, 1000)
 
     def do(command: Command) -> Outcome | LedgerError:

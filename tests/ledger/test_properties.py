@@ -289,7 +289,7 @@ class RandomLife(RuleBasedStateMachine):
 
 TestRandomLife = RandomLife.TestCase
 TestRandomLife.settings = settings(
-    max_examples=300 * (20 if os.environ.get("FAREBOX_SOAK") == "1" else 1),
+    max_examples=200 * (20 if os.environ.get("FAREBOX_SOAK") == "1" else 1),
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

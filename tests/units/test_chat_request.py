@@ -328,3 +328,11 @@ def test_counted_texts() -> None:
     for word in ("user", "PART", "NAME", "ARGS", "RESULT", "TOOL", "OLD", "FORMAT"):
         assert word in joined
     assert "PIXELS" not in joined
+
+
+@pytest.mark.parametrize("name", ["Max_Tokens", "MODEL", "Stream", "N"])
+def test_other_spellings_of_what_is_billed(name: str) -> None:
+    """A member that a careless upstream would read as the model or a limit is refused: it would escape the meter."""
+    with pytest.raises(ApiError) as refused:
+        parse(f'{{"model":"a","messages":[{{"role":"user"}}],"max_tokens":1,"{name}":100000}}'.encode())
+    assert (refused.value.status, refused.value.param) == (400, name)

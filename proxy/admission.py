@@ -1,0 +1,127 @@
+"""From a parsed call to a durable hold: what it can cost, whether it fits, and what would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ledger.commands import PlaceHold
+from ledger.errors import LedgerError
+from ledger.model import Held, Refused
+from pricing.rating import affordable_output, quote
+from pricing.table import RateCard
+from proxy.charge import ledger_refusal, refused
+from proxy.config import ModelConfig
+from proxy.counting import TokenCounter
+from proxy.errors import bad_request
+from proxy.operations.chat import ChatCall
+from proxy.receipts import CallMemo
+from proxy.services import Services
+
+__all__ = ["Admitted", "Terms", "admit", "count_input", "terms_of"]
+
+_COUNT_BEYOND = 4
+"""The input is counted where a hold exceeds this fraction (a quarter) of what is available."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a call may use at most, output tokens a choice.
+
+    limit: output tokens that are held for. least: the limit is never shortened below this. sent: the limit that the
+    upstream is told, None where the caller's own stands. shortened_to: the limit where the balance shortened it.
+    """
+
+    card: RateCard
+    input_tokens: int
+    limit: int
+    least: int
+    choices: int
+    may_shorten: bool
+    sent: int | None = None
+    shortened_to: int | None = None
+
+    def bound(self) -> dict[str, int]:
+        """State the upper bound as usage."""
+        return {"request": 1, "input_tokens": self.input_tokens, "output_tokens": self.limit * self.choices}
+
+    def cost(self) -> int:
+        """The most that the call can cost, in nanocredits."""
+        return quote(self.card, self.bound()).total
+
+    def affordable(self, budget: int) -> int | None:
+        """The largest output limit that a budget pays for; None where output is free, negative where nothing fits."""
+        output = affordable_output(self.card, self.bound(), budget)
+        return None if output is None else output // self.choices
+
+    def shortened(self, budget: int) -> Terms | None:
+        """The same call with the largest limit that a budget pays for, or None where that is not below its own."""
+        limit = self.affordable(budget)
+        if not self.may_shorten or limit is None or not self.least <= limit < self.limit:
+            return None
+        return replace(self, limit=limit, sent=limit, shortened_to=limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call whose upper bound is held, durably."""
+
+    terms: Terms
+    held: Held
+    memo: CallMemo
+
+
+def terms_of(call: ChatCall, model: ModelConfig, headers: Mapping[bytes, bytes]) -> Terms:
+    """Work out a call's bounds without counting its input; raises ApiError where X-Farebox-Fit is none."""
+    fit = headers.get(b"x-farebox-fit")
+    if fit not in (None, b"clamp"):
+        raise bad_request("the header X-Farebox-Fit must be `clamp`", "X-Farebox-Fit")
+    bound = call.input_bound(model.part_tokens)
+    over = call.limit is None or call.limit > model.max_output_tokens
+    return Terms(
+        card=model.card,
+        input_tokens=bound if model.max_input_tokens is None else min(bound, model.max_input_tokens),
+        limit=model.hold_output_tokens if call.limit is None else min(call.limit, model.max_output_tokens),
+        least=model.min_output_tokens,
+        choices=call.choices,
+        may_shorten=call.limit is None or fit is not None,
+        sent=model.max_output_tokens if model.enforce and over else None,
+    )
+
+
+async def count_input(counter: TokenCounter, call: ChatCall, model: ModelConfig) -> int:
+    """Count a call's input tokens, as exactly as can be done before its provider does."""
+    return await counter.count_aside(call.input_texts()) + call.input_overhead(model.part_tokens)
+
+
+async def admit(
+    services: Services, account: int, hold_id: int, terms: Terms, memo: CallMemo, call: ChatCall, model: ModelConfig
+) -> Admitted:
+    """Hold what a call can cost; raises ApiError where it does not fit or the ledger can't answer.
+
+    The first try holds the cheap bound. Where that is a large part of what is available, or does not fit, the input
+    is counted; where even that does not fit and may be shortened, the output limit is.
+    """
+
+    async def place(terms: Terms, within: int = 0) -> Held | Refused:
+        nonlocal memo
+        memo = replace(memo, shortened_to=terms.shortened_to)
+        return await services.ledger.hold(PlaceHold(account, hold_id, terms.cost(), memo.held(), within))
+
+    try:
+        outcome = await place(terms, _COUNT_BEYOND)
+        if isinstance(outcome, Refused) and outcome.reason in ("large", "held", "insufficient"):
+            counted = await count_input(services.counter, call, model)
+            terms = replace(terms, input_tokens=min(terms.input_tokens, counted))
+            outcome = await place(terms)
+            if isinstance(outcome, Refused) and outcome.reason == "insufficient":
+                fitting = terms.shortened(outcome.affordable)
+                if fitting is not None:
+                    terms = fitting
+                    outcome = await place(terms)
+    except LedgerError as error:
+        raise ledger_refusal(error) from error
+    if isinstance(outcome, Refused):
+        config = services.config
+        raise refused(outcome, terms.affordable(outcome.affordable), config.top_up_url, config.credit.plural)
+    return Admitted(terms, outcome, memo)

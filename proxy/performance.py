@@ -1,0 +1,150 @@
+"""One admitted call while its upstream answers: what the whole and the streamed answer have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing, suppress
+
+from starlette.types import Receive
+
+from ledger.errors import LedgerError
+from ledger.model import Ended
+from pricing.usage import Usage
+from proxy.admission import Admitted, count_input
+from proxy.charge import Charge
+from proxy.config import ModelConfig
+from proxy.errors import ApiError
+from proxy.exchange import Exchange
+from proxy.interruption import CLIENT_LEFT, TIMED_OUT, Interruptible
+from proxy.operations.chat import ChatCall
+from proxy.receipts import UPSTREAM_BROKE, UPSTREAM_ERROR
+from proxy.services import Services
+from proxy.upstream.failures import failure
+from proxy.upstream.upstream import UpstreamFailed, UpstreamResponse
+
+__all__ = ["Performance", "interruption", "read_error"]
+
+_FORWARDED = ("content-type", "accept", "traceparent", "openai-beta")
+_MOST_ERROR_BYTES = 1_000_000
+_PLAUSIBLE = 10**8
+"""Tokens beyond this are looked at twice before they are charged."""
+
+
+class Performance:
+    """A call between its hold and its end.
+
+    called: the upstream may have seen it. left: its client has gone. received: output so far, a text a choice, kept
+    by whoever streams.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        headers: Mapping[bytes, bytes],
+        exchange: Exchange,
+        life: Interruptible,
+        call: ChatCall,
+        model: ModelConfig,
+        admitted: Admitted,
+        account: int,
+    ) -> None:
+        self.exchange = exchange
+        self.life = life
+        self.call = call
+        self.model = model
+        self.terms = admitted.terms
+        self.charge = Charge(services.ledger, services.pending, account, admitted.held, model.card, admitted.memo)
+        self.called = False
+        self.left = False
+        self.ended: Ended | None = None
+        self.tokens: Usage = {}
+        self._services = services
+        self._headers = headers
+        self._watcher: asyncio.Task[None] | None = None
+
+    def begin(self, receive: Receive) -> None:
+        """Watch for the client's leaving, and be found by a server that stops."""
+        self._services.running.add(self.life)
+        self._watcher = self._services.loop.create_task(self._watch(receive))
+
+    async def _watch(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        if self.model.on_leave == "cancel":
+            self.life.interrupt(CLIENT_LEFT)
+
+    async def open(self) -> UpstreamResponse:
+        """Send the call upstream; raises UpstreamFailed."""
+        self.called = True
+        upstream = self.model.upstream
+        self.life.within(upstream.timeouts.first_byte, upstream.timeouts.total)
+        headers = {"content-type": "application/json"}
+        for name in (*_FORWARDED, *upstream.forward_headers):
+            value = self._headers.get(name.encode())
+            if value is not None:
+                headers[name] = value.decode("latin-1")
+        request = self.call.rewritten(self.model.upstream_model, self.terms.sent, upstream.output_limit)
+        return await self._services.upstreams[upstream.name].open("/chat/completions", request, headers)
+
+    async def count(self, texts: list[str]) -> Usage:
+        """Farebox's own count, where the provider's figures are missing or impossible."""
+        counter = self._services.counter
+        return {
+            "input_tokens": await count_input(counter, self.call, self.model),
+            "output_tokens": await counter.count_aside(texts),
+        }
+
+    def believed(self, usage: Usage | None) -> Usage | None:
+        """Large figures are believed, up to what can be charged at all."""
+        if usage is not None and max(usage.values()) > _PLAUSIBLE and not self.charge.can_charge(usage):
+            return None
+        return usage
+
+    async def settle(
+        self, usage: Usage, ended: str, *, estimated: bool, answered: bool = True, or_void: bool = False
+    ) -> Ended:
+        """Charge the call, as `Charge.settle` does."""
+        self.tokens = usage
+        counted = {"request": 1, **usage}
+        self.ended = await self.charge.settle(counted, ended, estimated=estimated, answered=answered, or_void=or_void)
+        return self.ended
+
+    async def void(self, ended: str = UPSTREAM_ERROR) -> None:
+        """End the call without a charge; where the store fails that goes on in the background."""
+        with suppress(LedgerError):
+            self.ended = await self.charge.void(ended)
+
+    def close(self, received: list[str]) -> None:
+        """Let go of everything; a charge that nobody ended is ended in the background."""
+        self._services.running.discard(self.life)
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if not self.charge.ending:
+            self._services.pending.start(self._end_abandoned(received))
+
+    async def _end_abandoned(self, received: list[str]) -> None:
+        if not self.called or not (self.left or any(received)):
+            await self.charge.void(CLIENT_LEFT if self.left else UPSTREAM_ERROR)
+            return
+        ended = CLIENT_LEFT if self.left else UPSTREAM_BROKE
+        await self.settle(await self.count(received), ended, estimated=True, answered=any(received))
+
+
+async def read_error(response: UpstreamResponse) -> bytes:
+    """Read an error's body, as far as one can be expected to reach."""
+    body = b""
+    async with aclosing(response.chunks()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > _MOST_ERROR_BYTES:
+                break
+    return body
+
+
+def interruption(reason: str) -> ApiError:
+    """Say why a call was ended from outside, where that was not its client's doing."""
+    if reason == TIMED_OUT:
+        return failure(UpstreamFailed("timeout", "deadline"))
+    return ApiError(503, "upstream_unavailable", "The server is stopping; try again")

@@ -1,0 +1,81 @@
+"""A call that is answered in one piece: settled when the piece is here, and only then passed on."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+
+from ledger.errors import LedgerError
+from pricing.amounts import format_credits
+from proxy.charge import ledger_refusal
+from proxy.errors import ApiError, upstream_error
+from proxy.interruption import CLIENT_LEFT, Interrupted
+from proxy.operations import chat
+from proxy.performance import Performance, interruption, read_error
+from proxy.receipts import ANSWERED
+from proxy.upstream.failures import failure, refusal
+from proxy.upstream.upstream import UpstreamFailed, UpstreamResponse
+
+__all__ = ["serve_whole"]
+
+
+async def serve_whole(performance: Performance) -> None:
+    """Answer a call that is not streamed; raises ApiError after ending its hold."""
+    p = performance
+    try:
+        with p.life:
+            response = await p.open()
+            try:
+                if response.status != 200:
+                    raise refusal(response.status, response.headers, await read_error(response))
+                body = await _read(p, response)
+            finally:
+                response.close()
+    except Interrupted as stop:
+        await _end_unanswered(p, stop.reason)
+        return
+    except UpstreamFailed as error:
+        await p.void()
+        raise failure(error) from error
+    except ApiError:
+        await p.void()
+        raise
+    answer = chat.read_answer(body)
+    if answer is None:
+        await p.void()
+        raise upstream_error()
+    usage = p.believed(answer.usage)
+    estimated = usage is None
+    if usage is None:
+        usage = await p.count(answer.texts())
+    try:
+        ended = await p.settle(usage, CLIENT_LEFT if p.left else ANSWERED, estimated=estimated, or_void=True)
+    except LedgerError as error:
+        raise ledger_refusal(error) from error
+    own = {
+        "content-length": str(len(body)),
+        "x-credits-charged": format_credits(ended.charged),
+        "x-credits-available": format_credits(ended.available),
+    }
+    await p.exchange.start(200, response.headers, own)
+    await p.exchange.write(body)
+
+
+async def _read(p: Performance, response: UpstreamResponse) -> bytes:
+    between = p.model.upstream.timeouts.between_bytes
+    pieces = []
+    async with aclosing(response.chunks()) as chunks:
+        async for chunk in chunks:
+            p.life.within(between)
+            pieces.append(chunk)
+    return b"".join(pieces)
+
+
+async def _end_unanswered(p: Performance, reason: str) -> None:
+    if reason != CLIENT_LEFT:
+        await p.void()
+        raise interruption(reason)
+    if not p.called:
+        await p.void(CLIENT_LEFT)
+        return
+    with suppress(LedgerError):
+        await p.settle(await p.count([]), CLIENT_LEFT, estimated=True, answered=False)
