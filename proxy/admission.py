@@ -105,7 +105,8 @@ async def admit(
 
     async def place(terms: Terms, within: int = 0) -> Held | Refused:
         nonlocal memo
-        memo = replace(memo, shortened_to=terms.shortened_to)
+        if terms.shortened_to is not None:
+            memo = replace(memo, shortened_to=terms.shortened_to)
         return await services.ledger.hold(PlaceHold(account, hold_id, terms.cost(), memo.held(), within))
 
     try:

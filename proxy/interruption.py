@@ -10,6 +10,7 @@ __all__ = ["CLIENT_LEFT", "DRAINED", "TIMED_OUT", "Interrupted", "Interruptible"
 CLIENT_LEFT = "client_left"
 TIMED_OUT = "timed_out"
 DRAINED = "drained"
+_LOOK_SECONDS = 1.0
 
 
 class Interrupted(Exception):
@@ -62,7 +63,8 @@ class Interruptible:
     def _start_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self._expire)
+        # Looking after a second at the latest, so that putting off or bringing forward a far deadline costs no timer.
+        self._timer = self._loop.call_at(min(self._deadline, self._loop.time() + _LOOK_SECONDS), self._expire)
 
     def _expire(self) -> None:
         # Moving the deadline on costs nothing; the timer looks for itself whether it came too early.

@@ -8,8 +8,10 @@ import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from proxy.app import build_app
 from proxy.interruption import DRAINED
@@ -36,7 +38,7 @@ async def run(services: Services, listener: socket.socket, drain: float, on_read
     """Serve until SIGTERM or SIGINT; drain: seconds that running calls get to end by themselves."""
     config = uvicorn.Config(
         build_app(services),
-        http="httptools",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -54,6 +56,45 @@ async def run(services: Services, listener: socket.socket, drain: float, on_read
     server = _Server(config, services, drain)
     asyncio.get_running_loop().call_soon(on_ready)
     await server.serve([listener])
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol; an answer's head and the first of its body leave in one system call."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type
+        super().connection_made(cast(asyncio.Transport, _Corked(transport, self.loop)))
+
+
+class _Corked:
+    """A transport that keeps an answer's head until what follows it, or until the loop's next turn."""
+
+    __slots__ = ("_head", "_loop", "_transport", "write_inner")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self.write_inner = transport.write
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self.write_inner(data)
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
 
 
 class _Server(uvicorn.Server):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 from ledger.errors import LedgerError
 from pricing.amounts import format_credits
@@ -13,7 +13,7 @@ from proxy.operations import chat
 from proxy.performance import Performance, interruption, read_error
 from proxy.receipts import ANSWERED
 from proxy.upstream.failures import failure, refusal
-from proxy.upstream.upstream import UpstreamFailed, UpstreamResponse
+from proxy.upstream.upstream import UpstreamFailed
 
 __all__ = ["serve_whole"]
 
@@ -27,7 +27,8 @@ async def serve_whole(performance: Performance) -> None:
             try:
                 if response.status != 200:
                     raise refusal(response.status, response.headers, await read_error(response))
-                body = await _read(p, response)
+                between = p.model.upstream.timeouts.between_bytes
+                body = await response.read(lambda: p.life.within(between))
             finally:
                 response.close()
     except Interrupted as stop:
@@ -58,16 +59,6 @@ async def serve_whole(performance: Performance) -> None:
     }
     await p.exchange.start(200, response.headers, own)
     await p.exchange.write(body)
-
-
-async def _read(p: Performance, response: UpstreamResponse) -> bytes:
-    between = p.model.upstream.timeouts.between_bytes
-    pieces = []
-    async with aclosing(response.chunks()) as chunks:
-        async for chunk in chunks:
-            p.life.within(between)
-            pieces.append(chunk)
-    return b"".join(pieces)
 
 
 async def _end_unanswered(p: Performance, reason: str) -> None:

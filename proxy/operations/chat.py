@@ -122,7 +122,7 @@ def parse(body: bytes) -> ChatCall:
     if not isinstance(document, dict):
         raise bad_request("The body must be a JSON object")
     for name in document:
-        if name not in _GUARDED and name.lower() in _GUARDED:
+        if not name.islower() and name.lower() in _GUARDED:
             # Some servers read member names in any case; what they obey must be what is billed.
             raise bad_request(f"`{name}` must be written `{name.lower()}`", name)
     model = document.get("model")

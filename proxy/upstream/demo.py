@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 import orjson
 
@@ -86,7 +86,7 @@ class DemoResponse:
             yield self._parts.pop(0)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def read(self) -> bytes:
+    async def read(self, progress: Callable[[], None]) -> bytes:
         return b"".join(self._parts)
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 import aiohttp
 from yarl import URL
@@ -79,9 +79,14 @@ class OpenAIResponse:
         except (aiohttp.ClientError, ValueError) as error:
             raise UpstreamFailed("broken", str(error)) from error
 
-    async def read(self) -> bytes:
+    async def read(self, progress: Callable[[], None]) -> bytes:
+        content = self._response.content
+        pieces = []
         try:
-            return await self._response.read()
+            while piece := await content.readany():
+                pieces.append(piece)
+                progress()
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
         except (aiohttp.ClientError, ValueError) as error:
             raise UpstreamFailed("broken", str(error)) from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Protocol
 
 __all__ = ["Upstream", "UpstreamFailed", "UpstreamResponse"]
@@ -29,8 +29,8 @@ class UpstreamResponse(Protocol):
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it arrives; raises UpstreamFailed where it breaks off."""
 
-    async def read(self) -> bytes:
-        """The rest of the body; raises UpstreamFailed where it breaks off."""
+    async def read(self, progress: Callable[[], None]) -> bytes:
+        """The whole body; calls `progress` whenever some of it arrived. Raises UpstreamFailed where it breaks off."""
 
     def close(self) -> None:
         """Give the answer up; what has not arrived is cancelled at the upstream."""

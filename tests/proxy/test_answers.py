@@ -100,6 +100,17 @@ def test_a_hold_is_the_bodys_bytes_and_the_output_limit(upstream: Upstream, call
     assert caller.nothing_held()
 
 
+def test_a_picture_is_held_for_by_its_part_not_by_its_bytes(upstream: Upstream, caller: Caller) -> None:
+    """500,000 bytes of an image are 1600 tokens: 3 + 1.6 + 0.001 for each of the 171 other bytes."""
+    upstream.says(streamed(*_TEXT, usage_chunk(), DONE))
+    body = (
+        b'{"model":"words","messages":[{"role":"user","content":[{"type":"text","text":"What is this?"},'
+        b'{"type":"image_url","image_url":{"url":"%s"}}]}],"stream":true,"temperature":1}'
+    )
+    assert len(body % b"") == 171
+    assert caller.post(body % (b"x" * 500_000)).headers["x-credits-held"] == "4.771"
+
+
 async def test_the_asynchronous_client_works_unchanged(upstream: Upstream, caller: Caller) -> None:
     """OpenAI's asynchronous client gets plain answers and streams."""
     async with caller.openai_async() as client:
@@ -291,6 +302,20 @@ def test_headers_come_back_by_list(upstream: Upstream, caller: Caller) -> None:
         assert answered.headers["openai-version"] == "2020-10-01"
         assert answered.headers["x-request-id"].startswith("req_")
         assert not answered.headers.keys() & {"openai-organization", "set-cookie", "x-ratelimit-remaining"}
+
+
+@pytest.mark.parametrize("value", ["Zürich", "50 €", "\x01"])
+def test_an_odd_header_of_the_upstreams_spoils_no_answer(upstream: Upstream, caller: Caller, value: str) -> None:
+    """What is charged is delivered, whatever a header beside it holds."""
+    told = b"openai-version: " + value.encode() + b"\r\ncontent-type:"
+    upstream.says(answer().replace(b"content-type:", told, 1))
+    answered = caller.chat()
+    if value.isprintable():
+        assert answered.status_code == 200
+        assert answered.json()["choices"][0]["message"]["content"] == "one two three"
+        assert caller.available == "999.959"
+    else:
+        assert (answered.status_code, caller.available) in ((200, "999.959"), (502, "1000"))
 
 
 def test_models_are_listed_with_what_a_picker_needs(caller: Caller) -> None:

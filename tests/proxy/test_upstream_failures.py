@@ -194,6 +194,13 @@ _BROKEN: dict[str, Script] = {
     "closed after one choice of two": streamed(words("one"), words(" two", index=1), finish()),
     "closed before the second choice": streamed(words("one", " two"), finish()),
     "an error event": streamed(words("one", " two"), _LIMIT, DONE),
+    # As routers write it: the error beside a last, empty delta.
+    "an error event with a choice": streamed(
+        words("one", " two"),
+        b'data: {"error":{"code":502,"message":"org-abcdef123456"},"choices":[{"index":0,"delta":{"content":""},'
+        b'"finish_reason":"error"}]}\n\n',
+        DONE,
+    ),
     "an error event with null choices": streamed(words("one", " two"), b'data: {"error": "x", "choices": []}\n\n'),
     "hangs": streamed(words("one", " two"), Gate()),
     "hangs after the finish": streamed(words("one", " two"), finish(), Gate()),
@@ -206,7 +213,7 @@ def test_a_stream_that_breaks_off_is_charged_for_what_was_received(
 ) -> None:
     """9 input tokens and 2 of output by own count; an error event ends it, without `[DONE]`."""
     upstream.says(_BROKEN[case])
-    answered = caller.chat("hasty", stream=True, n=2 if "choice" in case else 1)
+    answered = caller.chat("hasty", stream=True, n=2 if "two" in case or "second" in case else 1)
     assert answered.status_code == 200
     *_, last = documents(answered.content)
     assert b"[DONE]" not in answered.content

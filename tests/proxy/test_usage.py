@@ -10,6 +10,7 @@ import pytest
 from tests.proxy.chats import (
     DONE,
     EXACT,
+    MESSAGES,
     OWN_COUNT,
     USAGE,
     answer,
@@ -220,6 +221,19 @@ def test_usage_on_an_event_with_choices_becomes_null(upstream: Upstream, caller:
     assert [event["usage"] for event in (first, second, third)] == [None, None, None]
     assert "".join(event["choices"][0]["delta"]["content"] for event in (first, second, third)) == "one two three"
     assert (last["usage"], last["choices"], done) == (USAGE, [], "[DONE]")
+
+
+def test_usage_on_an_event_of_several_lines_leaves_it_whole(upstream: Upstream, caller: Caller) -> None:
+    """An event may spread its JSON over `data:` lines; with its usage nulled a client still reads it."""
+    event = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"one two three"},"finish_reason":"stop"}],\n'
+        b'data: "usage":{"prompt_tokens":20,"completion_tokens":7}}\n\n'
+    )
+    upstream.says(streamed(event, DONE))
+    (part,) = list(caller.openai.chat.completions.create(model="words", messages=MESSAGES, stream=True))
+    assert part.choices[0].delta.content == "one two three"
+    assert part.usage is None
+    assert caller.available == "999.959"
 
 
 def test_usage_that_comes_too_late_is_not_awaited(upstream: Upstream, caller: Caller) -> None:
