@@ -37,8 +37,9 @@ def rate(card: RateCard, usage: Usage, *, answered: bool = True) -> Rating:
     """Price what a call used.
 
     usage: quantities by meter; wholes include their parts. Meters without a price of their own count in their whole.
-    answered: whether any output was received; without it `request` and other flat meters are not charged.
-    Returns the lines in the vocabulary's order and their sum, in nanocredits.
+    answered: whether any output was received; without it `request` and other flat meters are not charged, nor `min`.
+    Returns the model's lines in the vocabulary's order, what a bound adds or takes, the surcharges, and their sum in
+    nanocredits.
     """
     lines: list[LineItem] = []
     total = 0
@@ -52,7 +53,26 @@ def rate(card: RateCard, usage: Usage, *, answered: bool = True) -> Rating:
         amount = _amount(quantity, price, _half_even)
         lines.append(LineItem(name, quantity, price.text, amount))
         total += amount
+    total += _bound(card, lines, total, answered=answered)
+    for name, price in card.surcharges.items():
+        quantity = usage.get(name, 0)
+        if quantity:
+            amount = _amount(quantity, price, _half_even)
+            lines.append(LineItem(name, quantity, price.text, amount))
+            total += amount
     return Rating(tuple(lines), total, _unpriced(card, usage))
+
+
+def _bound(card: RateCard, lines: list[LineItem], total: int, *, answered: bool) -> int:
+    """Add the line that brings the model's own lines within their bounds; returns its amount, in nanocredits."""
+    if card.most is not None and total > card.most.nano:
+        name, bound = "max", card.most
+    elif card.least is not None and answered and total < card.least.nano:
+        name, bound = "min", card.least
+    else:
+        return 0
+    lines.append(LineItem(name, 1, bound.text, bound.nano - total))
+    return bound.nano - total
 
 
 def _billable(card: RateCard, usage: Usage, name: str) -> Quantity:
@@ -82,10 +102,8 @@ def _billable(card: RateCard, usage: Usage, name: str) -> Quantity:
 def _unpriced(card: RateCard, usage: Usage) -> tuple[str, ...]:
     missing = []
     for name, quantity in usage.items():
-        if quantity and name not in card.prices and name != "request":
-            meter = METERS[name]
-            if not meter.token and (meter.whole is None or meter.whole not in card.prices):
-                missing.append(name)
+        if quantity and name != "request" and not METERS[name].token and not card.covers(name):
+            missing.append(name)
     return tuple(missing)
 
 
@@ -95,6 +113,13 @@ def quote(card: RateCard, bound: Usage) -> Rating:
     bound: upper bounds by meter; of tokens, the wholes. The sum is at least what `rate` makes of any usage within it.
     """
     lines: list[LineItem] = []
+    total = _quoted(card, bound, lines)
+    total += _bound(card, lines, total, answered=True)
+    total += _quoted_surcharges(card, bound, lines)
+    return Rating(tuple(lines), total)
+
+
+def _quoted(card: RateCard, bound: Usage, lines: list[LineItem]) -> int:
     total = 0
     for name, quantity in bound.items():
         price = (
@@ -105,19 +130,36 @@ def quote(card: RateCard, bound: Usage) -> Rating:
         amount = _amount(quantity, price, _up) + card.slack.get(name, 0)
         lines.append(LineItem(name, quantity, price.text, amount))
         total += amount
-    return Rating(tuple(lines), total)
+    return total
+
+
+def _quoted_surcharges(card: RateCard, bound: Usage, lines: list[LineItem]) -> int:
+    total = 0
+    for name, price in card.surcharges.items():
+        quantity = bound.get(name, 0)
+        if quantity:
+            amount = _amount(quantity, price, _up)
+            lines.append(LineItem(name, quantity, price.text, amount))
+            total += amount
+    return total
 
 
 def affordable_output(card: RateCard, bound: Usage, budget: int) -> int | None:
     """Find how many output tokens a budget still pays for, beside the rest of `bound`.
 
     bound: as for `quote`; its `output_tokens` are left out of account. budget: nanocredits.
-    Returns None where output tokens cost nothing, and a negative number where even the rest does not fit.
+    Returns None where more output costs nothing more, and a negative number where even the rest does not fit.
     """
     price = card.dearest_output
-    rest = quote(card, {name: quantity for name, quantity in bound.items() if name != OUTPUT}).total
-    if price is None or price.nano == 0:
-        return None if rest <= budget else -1
+    within = {name: quantity for name, quantity in bound.items() if name != OUTPUT}
+    rest = _quoted(card, within, [])
+    budget -= _quoted_surcharges(card, bound, [])
+    if card.least is not None and budget < card.least.nano:
+        return -1
+    if card.most is not None and budget >= card.most.nano:
+        return None
     if rest > budget:
         return -1
+    if price is None or price.nano == 0:
+        return None
     return max(0, (budget - rest - card.slack.get(OUTPUT, 0)) * price.per // price.nano)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -140,11 +141,27 @@ class _Admin:
 
     async def create_key(self, request: Request) -> Response:
         account = await self._account(request)
-        fields = await read_fields(request, ("name", "app", "reason"), ("operations", "limit", "pays"))
+        fields = await read_fields(request, ("name", "app", "operations", "operation", "reason"), ("limit", "pays"))
         services = self._services
         fields.text("reason", most=2000)
+        operations, operation = fields.texts("operations"), fields.text("operation")
+        for name, wanted in (("operations", operations or []), ("operation", [operation] if operation else [])):
+            for one in wanted:
+                if one not in services.config.operations:
+                    known = ", ".join(services.config.operations) or "none"
+                    raise bad_request(f"`{name}`: there is no operation {one[:80]!r}; known: {known}", name, status=422)
+        if operations is not None:
+            operation = operation or operations[0]
+            if operation not in operations:
+                raise bad_request("`operation` must be one of `operations`", "operation", status=422)
         secret, row = await services.people.add_key(
-            account, services.ledger.next_id(), microseconds(), fields.text("name"), fields.text("app")
+            account,
+            services.ledger.next_id(),
+            microseconds(),
+            fields.text("name"),
+            fields.text("app"),
+            operations,
+            operation,
         )
         return answer({**_key_object(row), "key": secret}, 201)
 
@@ -204,7 +221,8 @@ def _key_object(row: KeyRow) -> dict[str, Any]:
         "account": account_id(row.account_id),
         "name": row.name,
         "app": row.app,
-        "operations": None,
+        "operations": None if row.operations is None else json.loads(row.operations),
+        "operation": row.operation,
         "limit": None,
         "prefix": row.prefix,
         "status": "active" if row.revoked_at is None else "revoked",

@@ -33,6 +33,7 @@ class Terms:
     """
 
     card: RateCard
+    needs: Mapping[str, str]
     input_tokens: int
     limit: int
     least: int
@@ -43,7 +44,8 @@ class Terms:
 
     def bound(self) -> dict[str, int]:
         """State the upper bound as usage."""
-        return {"request": 1, "input_tokens": self.input_tokens, "output_tokens": self.limit * self.choices}
+        bound = {"request": 1, "input_tokens": self.input_tokens, "output_tokens": self.limit * self.choices}
+        return {**bound, **dict.fromkeys(self.needs, 1)} if self.needs else bound
 
     def cost(self) -> int:
         """The most that the call can cost, in nanocredits."""
@@ -71,15 +73,24 @@ class Admitted:
     memo: CallMemo
 
 
-def terms_of(call: ChatCall, model: ModelConfig, headers: Mapping[bytes, bytes]) -> Terms:
-    """Work out a call's bounds without counting its input; raises ApiError where X-Farebox-Fit is none."""
+def terms_of(call: ChatCall, model: ModelConfig, card: RateCard, headers: Mapping[bytes, bytes]) -> Terms:
+    """Work out a call's bounds without counting its input; raises ApiError where X-Farebox-Fit is none.
+
+    Raises ApiError 400 too where the call asks for something that has no price.
+    """
+    for meter, param in call.needs.items():
+        if not card.covers(meter):
+            raise bad_request(
+                f"{meter} is not priced for `{model.name}`; remove `{param}`", param, code="not_supported"
+            )
     fit = headers.get(b"x-farebox-fit")
     if fit not in (None, b"clamp"):
         raise bad_request("the header X-Farebox-Fit must be `clamp`", "X-Farebox-Fit")
     bound = call.input_bound(model.part_tokens)
     over = call.limit is None or call.limit > model.max_output_tokens
     return Terms(
-        card=model.card,
+        card=card,
+        needs=call.needs,
         input_tokens=bound if model.max_input_tokens is None else min(bound, model.max_input_tokens),
         limit=model.hold_output_tokens if call.limit is None else min(call.limit, model.max_output_tokens),
         least=model.min_output_tokens,

@@ -22,10 +22,10 @@ from proxy.caller import headers_of, identify
 from proxy.charge import ledger_refusal
 from proxy.config import Config, UpstreamConfig
 from proxy.counting import TokenCounter
+from proxy.endpoints import CHAT, METERED
 from proxy.errors import ApiError, not_supported
 from proxy.ids import object_id
 from proxy.jsonapi import answer
-from proxy.operations import chat
 from proxy.people.people import People
 from proxy.receipts import died
 from proxy.serve import PaidEndpoint
@@ -39,22 +39,6 @@ __all__ = ["build_app", "open_services", "sqlite_path"]
 
 _log = logging.getLogger("farebox")
 _PENDING_SECONDS = 3.0
-
-_LATER_ENDPOINTS = (
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/embeddings",
-    "/v1/images/generations",
-    "/v1/images/edits",
-    "/v1/audio/speech",
-    "/v1/audio/transcriptions",
-    "/v1/audio/translations",
-    "/v1/videos",
-    "/v1/moderations",
-    "/v1/rerank",
-    "/v1/web/extract",
-)
 
 
 def sqlite_path(url: str) -> str:
@@ -115,7 +99,8 @@ def build_app(services: Services) -> ASGIApp:
             Route("/readyz", ready),
             *credits.routes(services),
             *admin.routes(services),
-            *(Route(path, later, methods=["POST"]) for path in _LATER_ENDPOINTS),
+            # The paid path never comes here; listed, it answers other methods with 405.
+            *(Route(path, later, methods=["POST"]) for path in METERED),
         ],
         exception_handlers={
             ApiError: _api_error,
@@ -124,7 +109,7 @@ def build_app(services: Services) -> ASGIApp:
             Exception: _internal_error,
         },
     )
-    return _Front(services, {chat.ENDPOINT: PaidEndpoint(services)}, cold)
+    return _Front(services, {CHAT: PaidEndpoint(services)}, cold)
 
 
 class _Front:
@@ -138,10 +123,11 @@ class _Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        paid = self._paid.get(scope["path"])
-        if paid is not None and scope["method"] == "POST":
-            await paid(scope, receive, send)
-            return
+        if scope["method"] == "POST":
+            paid = self._paid.get(scope["path"])
+            if paid is not None:
+                await paid(scope, receive, send)
+                return
         request_id = object_id("req", self._services.ledger.next_id(), 0)
         scope["request_id"] = request_id
 

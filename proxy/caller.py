@@ -7,14 +7,24 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope
 
+from proxy.choice import choose_operation
+from proxy.config import Config, ModelConfig
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.people.people import Caller, digest
 from proxy.services import Services
 
-__all__ = ["ClientGone", "headers_of", "identify", "read_body", "recorded_header", "refuse_later_headers"]
+__all__ = [
+    "ClientGone",
+    "headers_of",
+    "identify",
+    "operation_of",
+    "read_body",
+    "recorded_header",
+    "refuse_later_headers",
+    "require_admin",
+]
 
 _LATER = {
-    b"x-farebox-operation": "X-Farebox-Operation",
     b"x-farebox-user": "X-Farebox-User",
     b"x-farebox-run-limit": "X-Farebox-Run-Limit",
     b"idempotency-key": "Idempotency-Key",
@@ -67,6 +77,24 @@ def refuse_later_headers(headers: Mapping[bytes, bytes]) -> None:
     for name, shown in _LATER.items():
         if name in headers:
             raise not_supported(f"the header {shown}", shown)
+
+
+def operation_of(
+    config: Config, caller: Caller, headers: Mapping[bytes, bytes], endpoint: str, model: ModelConfig
+) -> str | None:
+    """Find what operation a call is; raises ApiError where its header, its key or the operation itself forbid it."""
+    named = headers.get(b"x-farebox-operation")
+    if not config.operations and not caller.operations and named is None:
+        return None
+    return choose_operation(
+        config.operations,
+        None if named is None else named.decode("utf-8", "replace"),
+        caller.operations,
+        caller.operation,
+        endpoint,
+        model.name,
+        model.klass,
+    )
 
 
 def recorded_header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:

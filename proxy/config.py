@@ -11,16 +11,26 @@ from urllib.parse import urlsplit
 
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
-from pricing.parsing import parse_rate_card, price_table
-from pricing.table import PriceTable, RateCard
+from pricing.meters import INPUT
+from pricing.parsing import parse_model_price, price_table
+from pricing.table import ModelPrice, PriceTable, RateCard
+from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges, title_of, unreachable
 from proxy.published import PublishedModel, published_model
 
 __all__ = ["BucketConfig", "Config", "ModelConfig", "Timeouts", "UpstreamConfig", "load_config", "parse_config"]
 
-_TOP = ("credit", "database", "top_up_url", "max_body", "upstreams", "models", "buckets")
-_TOP_LATER = (
+_TOP = (
+    "credit",
+    "database",
+    "top_up_url",
+    "max_body",
+    "upstreams",
+    "models",
     "surcharges",
     "operations",
+    "buckets",
+)
+_TOP_LATER = (
     "plans",
     "default_plan",
     "signup",
@@ -30,7 +40,6 @@ _TOP_LATER = (
     "creators",
     "passthrough",
 )
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
 _MOST_TOKENS = 10_000_000
 _FALLBACK_OUTPUT = 16384
 _DEFAULT_BUCKETS = ("daily", "subscription", "free", "bonus", "paid")
@@ -93,7 +102,7 @@ class ModelConfig:
     max_input_tokens: int | None
     part_tokens: Mapping[str, int]
     on_leave: str
-    card: RateCard
+    price: ModelPrice
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +125,14 @@ class Config:
     max_body: int
     upstreams: Mapping[str, UpstreamConfig]
     models: Mapping[str, ModelConfig]
+    operations: Mapping[str, OperationConfig]
     buckets: Mapping[str, BucketConfig]
     table: PriceTable
     warnings: tuple[str, ...]
+
+    def card(self, model: str, operation: str | None = None, attributes: Mapping[str, str] | None = None) -> RateCard:
+        """The rate card of one kind of call."""
+        return self.table.card(model, operation, attributes)
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:
@@ -141,8 +155,14 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
             raise root.error(f"`{name}:` is missing; add it")
     warnings: list[str] = []
     credit = _credit(top["credit"]) if "credit" in top else Credit()
-    upstreams = {name: _upstream(name, node) for name, node in _named(top["upstreams"]).items()}
-    models = {name: _model(name, node, upstreams, credit.usd, warnings) for name, node in _named(top["models"]).items()}
+    upstreams = {name: _upstream(name, node) for name, node in named(top["upstreams"]).items()}
+    models = {name: _model(name, node, upstreams, credit.usd, warnings) for name, node in named(top["models"]).items()}
+    surcharges = parse_surcharges(top["surcharges"], credit.usd) if "surcharges" in top else {}
+    prices = {name: model.price for name, model in models.items()}
+    classes = {name: model.klass for name, model in models.items()}
+    operations, operation_prices = parse_operations(top.get("operations"), credit.usd, prices, classes)
+    matching = {name: operation.matching(classes) for name, operation in operations.items()}
+    warnings += unreachable(operations)
     warnings += [
         f"upstream {upstream.name} is off: its api_key is empty; its models are not offered"
         for upstream in upstreams.values()
@@ -156,20 +176,11 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         max_body=_size(top["max_body"]) if "max_body" in top else 20_000_000,
         upstreams=upstreams,
         models=models,
+        operations=operations,
         buckets=_buckets(top.get("buckets")),
-        table=price_table({name: model.card for name, model in models.items()}),
+        table=price_table(prices, operation_prices, surcharges, matching),
         warnings=tuple(warnings),
     )
-
-
-def _named(node: Node) -> dict[str, Node]:
-    members = node.members()
-    if not members:
-        raise node.error("is empty; name at least one")
-    for name, child in members.items():
-        if not _NAME.fullmatch(name):
-            raise child.error(f"`{name[:40]}` is no name; use up to 64 letters, digits and . _ : -")
-    return members
 
 
 def _credit(node: Node) -> Credit:
@@ -317,14 +328,15 @@ def _model(
             )
     upstream, upstream_model = _target(fields["upstream"], upstreams)
     published = published_model(upstream_model) if upstream.kind == "openai" else PublishedModel()
-    card = parse_rate_card(fields["price"], name, usd)
+    price = parse_model_price(fields["price"], name, usd)
+    sells_tokens = INPUT in price.rules
     if "max_output_tokens" in fields:
         most, enforce = fields["max_output_tokens"].integer(1, _MOST_TOKENS), True
     elif published.max_output_tokens:
         most, enforce = published.max_output_tokens, False
     else:
-        most, enforce = _FALLBACK_OUTPUT, True
-        if card.sells_tokens and upstream.kind != "demo":
+        most, enforce = _FALLBACK_OUTPUT, sells_tokens
+        if sells_tokens and upstream.kind != "demo":
             warnings.append(
                 f"model {name}: the output limit of {upstream_model} is not known; {_FALLBACK_OUTPUT} is enforced."
                 " Set max_output_tokens"
@@ -352,7 +364,7 @@ def _model(
             if published.hides_reasoning
             else "cancel"
         ),
-        card=card,
+        price=price,
     )
 
 
@@ -379,7 +391,7 @@ def _buckets(node: Node | None) -> dict[str, BucketConfig]:
     if node is None:
         return {name: BucketConfig(name, name.capitalize()) for name in _DEFAULT_BUCKETS}
     buckets = {}
-    for name, child in _named(node).items():
+    for name, child in named(node).items():
         fields = {} if child.is_null else child.fields(("title", "expires"))
         expires = None
         if "expires" in fields:
@@ -387,6 +399,6 @@ def _buckets(node: Node | None) -> dict[str, BucketConfig]:
             if match is None or not int(match[1]):
                 raise fields["expires"].error("must be a lifetime such as 90d, 12h or 1y")
             expires = int(match[1]) * {"h": 3600.0, "d": 86400.0, "y": 365 * 86400.0}[match[2]]
-        title = fields["title"].text() if "title" in fields else name.replace("_", " ").capitalize()
+        title = fields["title"].text() if "title" in fields else title_of(name)
         buckets[name] = BucketConfig(name, title, expires)
     return buckets

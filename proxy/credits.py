@@ -14,6 +14,7 @@ from ledger.ledger import Ledger
 from ledger.model import Balance, Grant
 from ledger.queries import Recorded
 from pricing.amounts import format_credits
+from pricing.table import ModelPrice
 from proxy.caller import headers_of, identify
 from proxy.config import Config, ModelConfig
 from proxy.errors import ApiError
@@ -68,8 +69,22 @@ def _model_object(model: ModelConfig) -> dict[str, Any]:
         "speed": model.speed,
         "quality": model.quality,
         "max_output_tokens": model.max_output_tokens,
-        "price": {meter: price.text for meter, price in model.card.prices.items()},
+        "price": price_object(model.price),
     }
+
+
+def price_object(price: ModelPrice) -> dict[str, Any]:
+    """Show a model's price as the operator wrote it: a text a meter, or the list of its rules."""
+    shown: dict[str, Any] = {
+        meter: rules[0].price.text
+        if len(rules) == 1
+        else [{"when": dict(rule.when) or None, "price": rule.price.text} for rule in rules]
+        for meter, rules in price.rules.items()
+    }
+    for name, bound in (("min", price.least), ("max", price.most)):
+        if bound is not None:
+            shown[name] = bound.text
+    return shown
 
 
 async def find_receipt(ledger: Ledger, text: str, account: int | None) -> dict[str, Any]:

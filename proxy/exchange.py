@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from starlette.types import Send
@@ -10,6 +11,7 @@ from proxy.errors import ApiError
 
 __all__ = ["Exchange"]
 
+_SOUND = re.compile(r"[\t\x20-\x7e]*")
 _RETURNED = ("content-type", "retry-after", "openai-processing-ms", "openai-version")
 
 
@@ -29,14 +31,15 @@ class Exchange:
         """Send status and headers, once: ours, and of the upstream's those that callers may see."""
         if self.begun:
             return
-        self.begun = True
-        self.status = status
         headers = [(b"x-request-id", self.request_id.encode()), *self.credit_headers]
         for name in _RETURNED:
             value = upstream.get(name)
-            if value is not None:
-                headers.append((name.encode(), value.encode("latin-1")))
+            # What no header can carry must not spoil an answer that is paid for.
+            if value is not None and _SOUND.fullmatch(value):
+                headers.append((name.encode(), value.encode()))
         headers += [(name.encode(), value.encode()) for name, value in own.items()]
+        self.begun = True
+        self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, body: bytes, *, more: bool = False) -> None:

@@ -108,6 +108,15 @@ class Fields:
         except InvalidAmount as error:
             raise bad_request(f"`{name}` {error}", name, status=422) from None
 
+    def texts(self, name: str, *, most: int = 100) -> list[str] | None:
+        """Read a list of texts."""
+        value = self._members.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not 0 < len(value) <= most or not all(isinstance(v, str) for v in value):
+            raise bad_request(f"`{name}` must be a list of 1 to {most} texts", name, status=422)
+        return value
+
     def time(self, name: str) -> int | None:
         value = self._members.get(name)
         return None if value is None else parse_timestamp(value, name)

@@ -54,7 +54,9 @@ class Performance:
         self.call = call
         self.model = model
         self.terms = admitted.terms
-        self.charge = Charge(services.ledger, services.pending, account, admitted.held, model.card, admitted.memo)
+        self.charge = Charge(
+            services.ledger, services.pending, account, admitted.held, admitted.terms.card, admitted.memo
+        )
         self.called = False
         self.left = False
         self.ended: Ended | None = None
@@ -107,7 +109,8 @@ class Performance:
     ) -> Ended:
         """Charge the call, as `Charge.settle` does."""
         self.tokens = usage
-        counted = {"request": 1, **usage}
+        asked = dict.fromkeys(self.call.needs, 1) if answered and self.call.needs else {}
+        counted = {"request": 1, **asked, **usage}
         self.ended = await self.charge.settle(counted, ended, estimated=estimated, answered=answered, or_void=or_void)
         return self.ended
 

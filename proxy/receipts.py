@@ -27,6 +27,7 @@ class CallMemo:
     endpoint: str
     model: str
     upstream_model: str
+    operation: str | None
     app: str | None
     thread: str | None
     run: str | None
@@ -39,7 +40,7 @@ class CallMemo:
             "endpoint": self.endpoint,
             "model": self.model,
             "upstream_model": self.upstream_model,
-            "operation": None,
+            "operation": self.operation,
             "app": self.app,
             "thread": self.thread,
             "run": self.run,

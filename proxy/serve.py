@@ -14,8 +14,17 @@ from starlette.types import Receive, Scope, Send
 
 from pricing.amounts import format_credits
 from proxy.admission import Admitted, admit, terms_of
-from proxy.caller import ClientGone, headers_of, identify, read_body, recorded_header, refuse_later_headers
+from proxy.caller import (
+    ClientGone,
+    headers_of,
+    identify,
+    operation_of,
+    read_body,
+    recorded_header,
+    refuse_later_headers,
+)
 from proxy.config import Config, ModelConfig
+from proxy.endpoints import CHAT
 from proxy.errors import ApiError, upstream_unavailable
 from proxy.exchange import Exchange
 from proxy.ids import object_id
@@ -83,10 +92,13 @@ class _PaidCall:
         body = await read_body(self._receive, headers, self._config.max_body)
         call = chat.parse(body)
         model = self._find_model(call.model)
+        operation = operation_of(self._config, caller, headers, CHAT, model)
+        card = self._config.card(model.name, operation, call.attributes)
         memo = CallMemo(
-            endpoint=chat.ENDPOINT,
+            endpoint=CHAT,
             model=model.name,
             upstream_model=model.upstream_model,
+            operation=operation,
             app=caller.app,
             thread=recorded_header(headers, b"x-farebox-thread"),
             run=recorded_header(headers, b"x-farebox-run"),
@@ -94,7 +106,7 @@ class _PaidCall:
             price_version=self._config.table.version,
             shortened_to=None,
         )
-        terms = terms_of(call, model, headers)
+        terms = terms_of(call, model, card, headers)
         admitted = await admit(services, caller.account_id, self._own_id, terms, memo, call, model)
         self._performance = performance = Performance(
             services, headers, self.exchange, self._life, call, model, admitted, caller.account_id

@@ -101,7 +101,7 @@ async def _end(p: Performance, stream: ChatStream, problem: ApiError | None, *, 
         return
     whole = stream.done or stream.complete
     usage = p.believed(stream.usage()) if whole and problem is None else None
-    if problem is None and not left and usage is None and not stream.started:
+    if problem is None and not left and usage is None and not stream.has_choices:
         problem = upstream_error()
     if problem is not None and not any(stream.texts()):
         await p.void()

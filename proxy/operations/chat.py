@@ -14,9 +14,7 @@ from pricing.usage import Usage, impossible
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.operations.splice import members_of, splice
 
-__all__ = ["ENDPOINT", "Answer", "ChatCall", "parse", "read_answer", "read_usage"]
-
-ENDPOINT = "/v1/chat/completions"
+__all__ = ["Answer", "ChatCall", "parse", "read_answer", "read_usage"]
 
 _MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -26,7 +24,6 @@ _TIERS = ("auto", "default", "flex")
 # Members that make a provider, or a router behind the upstream, charge what the model's price does not cover, or
 # answer with another model than the one that is priced.
 _UNPRICED = {
-    "web_search_options": "web search",
     "search_parameters": "web search",
     "plugins": "the `plugins` member",
     "models": "choosing models at the upstream",
@@ -35,6 +32,7 @@ _UNPRICED = {
 _GUARDED = frozenset(
     {"model", "messages", "stream", "stream_options", "n", *_LIMITS, "service_tier", "modalities", "audio", "tools"}
     | _UNPRICED.keys()
+    | {"web_search_options"}
 )
 _PER_MESSAGE = 3
 _PRIMING = 3
@@ -48,7 +46,8 @@ class ChatCall:
 
     members: the request's members as the caller wrote them.
     limit: output tokens a choice that the caller allows, under the members `limit_names`; None where it named none.
-    include_usage: the caller wants a usage chunk at a stream's end.
+    needs: meters that the call will use beside tokens, by the member that asks for them; a price must cover each.
+    attributes: what a price may depend on. include_usage: the caller wants a usage chunk at a stream's end.
     """
 
     body: bytes
@@ -60,6 +59,8 @@ class ChatCall:
     choices: int
     limit: int | None
     limit_names: tuple[str, ...]
+    needs: Mapping[str, str]
+    attributes: Mapping[str, str]
 
     @property
     def messages(self) -> list[dict[str, Any]]:
@@ -151,6 +152,8 @@ def parse(body: bytes) -> ChatCall:
         # Which of two limits an upstream obeys is not known here, so the larger one counts.
         limit=max(limits.values(), default=None),
         limit_names=tuple(limits),
+        needs={"web_search": "web_search_options"} if document.get("web_search_options") is not None else {},
+        attributes={"service_tier": document["service_tier"]} if document.get("service_tier") is not None else {},
     )
 
 
@@ -318,6 +321,9 @@ def read_usage(reported: object) -> Usage | None:
         "input_tokens": reported.get("prompt_tokens"),
         "output_tokens": reported.get("completion_tokens"),
     }
+    searches = reported.get("server_tool_use")
+    if isinstance(searches, dict) and searches.get("web_search_requests"):
+        usage["web_search"] = searches["web_search_requests"]
     for details, names in _DETAILS.items():
         found = reported.get(details)
         if isinstance(found, dict):

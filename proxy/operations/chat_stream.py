@@ -120,7 +120,10 @@ class ChatStream:
             self.template = document
             if not choices:
                 return b""
-            event = b"data: " + _without_usage(data, document) + b"\n\n"
+            # A line break between JSON's tokens would end the event's line.
+            others = [line for line in event.splitlines() if line and not line.startswith(b"data:")]
+            line = b"data: " + _without_usage(data, document).replace(b"\n", b" ")
+            event = b"\n".join([*others, line]) + b"\n\n"
         if self.done or self.error is not None:
             return b""
         self.started = True
@@ -160,6 +163,12 @@ class ChatStream:
         """Whether every choice that was asked for was finished."""
         self._digest()
         return len(self._finished) >= self._choices and all(self._finished.values())
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether any choice came."""
+        self._digest()
+        return bool(self._finished)
 
     def texts(self) -> list[str]:
         """What was received, a text a choice."""

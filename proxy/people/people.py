@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import json
 import secrets
 import string
 from collections.abc import Callable
@@ -29,12 +30,14 @@ _Kind = TypeVar("_Kind")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever a key stands for."""
+    """Whoever a key stands for; operations: all that it may be used for, None for any; operation: its default."""
 
     account_id: int
     key_id: int
     app: str | None
     digest: bytes
+    operations: tuple[str, ...] | None = None
+    operation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,14 @@ class People:
         return await self._run(lambda session: [_profile(row) for row in session.exec(statement)])
 
     async def add_key(
-        self, account_id: int, key_id: int, now: int, name: str | None, app: str | None
+        self,
+        account_id: int,
+        key_id: int,
+        now: int,
+        name: str | None,
+        app: str | None,
+        operations: list[str] | None = None,
+        operation: str | None = None,
     ) -> tuple[str, KeyRow]:
         """Make a key for an account; returns its secret, which is kept nowhere, and its row."""
         secret = _secret("fbx_")
@@ -166,6 +176,8 @@ class People:
             key_id=key_id,
             name=name,
             app=app,
+            operations=None if operations is None else json.dumps(operations),
+            operation=operation,
             prefix=secret[:_PREFIX_LENGTH],
             digest=digest(secret),
             created_at=now,
@@ -223,7 +235,8 @@ def _find_caller(session: Session, wanted: bytes) -> Caller | None:
     row = session.get(KeyRow, (entry.account_id, entry.key_id))
     if row is None or row.revoked_at is not None:
         return None
-    return Caller(row.account_id, row.key_id, row.app, wanted)
+    operations = tuple(json.loads(row.operations)) if row.operations else None
+    return Caller(row.account_id, row.key_id, row.app, wanted, operations, row.operation)
 
 
 def _profile(row: AccountRow) -> Profile:

@@ -28,7 +28,10 @@ class AccountRow(SQLModel, table=True):
 
 
 class KeyRow(SQLModel, table=True):
-    """A key; of the secret only its digest is kept, and its first characters to tell keys apart."""
+    """A key; of the secret only its digest is kept, and its first characters to tell keys apart.
+
+    operations: JSON list of the only operations that it may be used for; operation: the default one.
+    """
 
     __tablename__: ClassVar[Any] = "people_key"
 
@@ -36,6 +39,8 @@ class KeyRow(SQLModel, table=True):
     key_id: int = _big(key=True)
     name: str | None = None
     app: str | None = None
+    operations: str | None = None
+    operation: str | None = None
     prefix: str
     digest: bytes
     created_at: int = _big()

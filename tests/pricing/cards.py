@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pricing.document import Document
 from pricing.meters import METERS, TOKEN_WHOLES, parts_of
-from pricing.parsing import parse_rate_card
-from pricing.table import Price, RateCard
+from pricing.parsing import parse_model_price, price_table
+from pricing.table import ModelPrice, Price, RateCard
 
 properties = settings(deadline=None, derandomize=True, max_examples=200)
 
@@ -22,7 +22,12 @@ TOKENS = tuple(name for name, meter in METERS.items() if meter.token)
 def rate_card(usd: str = "0.01", **prices: str) -> RateCard:
     """Parse a model's prices from the operator's words."""
     text = "\n".join(f'{meter}: "{price}"' for meter, price in prices.items())
-    return parse_rate_card(Document("prices.yaml", text, {}).root(), "model", Decimal(usd))
+    return price_table({"model": model_price(text, "model", usd)}).card("model")
+
+
+def model_price(text: str, model: str = "fast", usd: str = "0.01") -> ModelPrice:
+    """Parse the text of a model's `price:`."""
+    return parse_model_price(Document("prices.yaml", text, {}).root(), model, Decimal(usd))
 
 
 def exact_card(prices: Mapping[str, Fraction]) -> RateCard:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pricing.errors import UnpricedModel
 from pricing.parsing import price_table
-from pricing.table import RateCard
-from tests.pricing.cards import properties, rate_card
+from pricing.table import ModelPrice
+from tests.pricing.cards import model_price, properties
 
 Prices = dict[str, dict[str, str]]
 
@@ -20,15 +20,19 @@ tables: st.SearchStrategy[Prices] = st.dictionaries(
 )
 
 
-def cards(table: Prices) -> dict[str, RateCard]:
-    return {name: rate_card(**own) for name, own in table.items()}
+def models(table: Prices) -> dict[str, ModelPrice]:
+    return {name: priced(own, name) for name, own in table.items()}
+
+
+def priced(own: dict[str, str], name: str = "fast", usd: str = "0.01") -> ModelPrice:
+    return model_price("\n".join(f'{meter}: "{price}"' for meter, price in own.items()), name, usd)
 
 
 @properties
 @given(tables, tables)
 def test_version_is_the_content(one: Prices, other: Prices) -> None:
     """Two tables have one version exactly if they have the same prices."""
-    assert (price_table(cards(one)).version == price_table(cards(other)).version) == (one == other)
+    assert (price_table(models(one)).version == price_table(models(other)).version) == (one == other)
 
 
 @properties
@@ -36,14 +40,14 @@ def test_version_is_the_content(one: Prices, other: Prices) -> None:
 def test_order_is_no_content(table: Prices) -> None:
     """The order in which models and meters are written does not change the version."""
     turned = {name: dict(reversed(own.items())) for name, own in reversed(table.items())}
-    assert price_table(cards(turned)).version == price_table(cards(table)).version
+    assert price_table(models(turned)).version == price_table(models(table)).version
 
 
 def test_dollars_follow_the_credit() -> None:
     """A new dollar price of the credit changes the version where prices are in dollars, and only there."""
 
     def version(usd: str, price: str) -> str:
-        return price_table({"fast": rate_card(usd, request=price)}).version
+        return price_table({"fast": priced({"request": price}, usd=usd)}).version
 
     assert version("0.01", "$1") != version("0.02", "$1")
     assert version("0.01", "1") == version("0.02", "1")
@@ -51,7 +55,7 @@ def test_dollars_follow_the_credit() -> None:
 
 def test_lookup() -> None:
     """A model of the table has its own card; any other is refused, never guessed."""
-    table = price_table(cards({"fast": {"request": "1"}, "smart": {"request": "2"}}))
+    table = price_table(models({"fast": {"request": "1"}, "smart": {"request": "2"}}))
     assert table.version.startswith("prices_")
     assert table.card("smart").prices["request"].text == "2"
     with pytest.raises(UnpricedModel, match="fast-2"):
@@ -60,7 +64,7 @@ def test_lookup() -> None:
 
 def test_table_is_a_snapshot() -> None:
     """A table keeps its cards when the mapping that it was made from changes."""
-    source = cards({"fast": {"request": "1"}})
+    source = models({"fast": {"request": "1"}})
     table = price_table(source)
     source.clear()
     assert table.card("fast").prices["request"].text == "1"

@@ -26,13 +26,13 @@ CREDIT = 10**9
 @pytest.mark.parametrize("tokens", [10**9, 10**12, 10**15, 2**63, 10**30])
 async def test_large_figures_end_their_hold(tmp_path: Path, tokens: int) -> None:
     """However many tokens a provider reports, the call ends and its hold with it, and the ledger stays readable."""
-    card = parse_config(CONFIG, "config.yaml", {}).models["fast"].card
+    card = parse_config(CONFIG, "config.yaml", {}).card("fast")
     ledger = await Ledger.open(str(tmp_path / "ledger.db"), lambda: ["paid"])
     pending = Pending()
     try:
         await ledger.open_account(ACCOUNT)
         await ledger.issue(ACCOUNT, "paid", 100 * CREDIT)
-        memo = CallMemo("/v1/chat/completions", "fast", "m", None, None, None, "key", "prices", None)
+        memo = CallMemo("/v1/chat/completions", "fast", "m", None, None, None, None, "key", "prices", None)
         held = await ledger.hold(PlaceHold(ACCOUNT, ledger.next_id(), CREDIT, memo.held()))
         assert isinstance(held, Held)
         charge = Charge(ledger, pending, ACCOUNT, held, card, memo)

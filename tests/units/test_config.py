@@ -261,7 +261,7 @@ def test_credit() -> None:
     """A credit's plural follows its name, and dollars in prices follow what it sells for."""
     named = config("credit: {name: coin, usd: 0.02, show: usd}", price="price: {request: $1}")
     assert (named.credit.plural, named.credit.usd, named.credit.show) == ("coins", Decimal("0.02"), "usd")
-    price = named.models["fast"].card.prices["request"]
+    price = named.card("fast").prices["request"]
     assert price.nano == 50 * 10**9 * price.per
     for wrong in ("usd: 0", "usd: -1", "usd: 1e-2", "show: euros"):
         with pytest.raises(ConfigError):
@@ -304,8 +304,6 @@ def test_version_follows_prices_alone() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "surcharges",
-        "operations",
         "plans",
         "default_plan",
         "signup",

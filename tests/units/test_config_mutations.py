@@ -73,7 +73,7 @@ def test_loads_or_is_refused(text: str) -> None:
         return
     assert outcome.models
     for model in outcome.models.values():
-        assert model.card.prices
-        assert all(price.nano >= 0 and price.per > 0 for price in model.card.prices.values())
+        assert outcome.card(model.name).prices
+        assert all(price.nano >= 0 and price.per > 0 for price in outcome.card(model.name).prices.values())
         assert 1 <= model.min_output_tokens <= model.max_output_tokens
         assert 1 <= model.hold_output_tokens <= model.max_output_tokens

@@ -1,0 +1,187 @@
+"""What a call is: the operation that its header, its key or its kind names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from pricing.document import Node
+from pricing.meters import METERS
+from pricing.parsing import parse_operation_price, parse_price
+from pricing.table import ModelPrice, OperationPrice, Price
+from proxy.endpoints import METERED
+from proxy.errors import ApiError
+
+__all__ = [
+    "OperationConfig",
+    "choose_operation",
+    "named",
+    "parse_operations",
+    "parse_surcharges",
+    "title_of",
+    "unreachable",
+]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
+_OPERATION = ("title", "class", "endpoint", "model", "min", "max", "multiply", "price", "typical")
+
+
+@dataclass(frozen=True, slots=True)
+class OperationConfig:
+    """What callers do, as the operator names it. A criterion that is None matches everything.
+
+    typical: low and high of a usual charge, as written; for display only.
+    """
+
+    name: str
+    title: str
+    klass: str | None = None
+    endpoint: str | None = None
+    model: str | None = None
+    typical: tuple[str, str] | None = None
+
+    @property
+    def matches_by_itself(self) -> bool:
+        """Without any criterion an operation is reached by its name only: it would be every call's otherwise."""
+        return any((self.klass, self.endpoint, self.model))
+
+    def matching(self, classes: Mapping[str, str | None]) -> list[object]:
+        """Everything that decides which calls match: it belongs to the price table's version."""
+        members = sorted(name for name, klass in classes.items() if klass == self.klass) if self.klass else None
+        return [self.endpoint, self.model, members]
+
+    def fits(self, endpoint: str, model: str, klass: str | None) -> bool:
+        return (
+            self.endpoint in (None, endpoint)
+            and self.model in (None, model)
+            and (self.klass is None or self.klass == klass)
+        )
+
+
+def choose_operation(
+    operations: Mapping[str, OperationConfig],
+    named: str | None,
+    allowed: tuple[str, ...] | None,
+    default: str | None,
+    endpoint: str,
+    model: str,
+    klass: str | None,
+) -> str | None:
+    """Find a call's operation: the header's, else the key's default, else the first that matches.
+
+    allowed: the key's operations, None for all. Raises ApiError 400 for an unknown one, 403 for one that the key or the
+    operation's own criteria do not allow.
+    """
+    if named is not None and named not in operations:
+        known = ", ".join(operations) or "none"
+        message = f"There is no operation `{named[:80]}`; known: {known}"
+        raise ApiError(400, "unknown_operation", message, param="X-Farebox-Operation")
+    chosen = named
+    if chosen is None and default in operations:
+        chosen = default
+    if chosen is None:
+        for name, operation in operations.items():
+            if operation.matches_by_itself and operation.fits(endpoint, model, klass):
+                chosen = name
+                break
+    if allowed is not None and chosen not in allowed:
+        raise ApiError(
+            403,
+            "operation_not_allowed",
+            f"This key may be used for {', '.join(allowed)} only, and this call is {chosen or 'none of them'}",
+        )
+    if chosen is not None and not operations[chosen].fits(endpoint, model, klass):
+        raise ApiError(403, "operation_not_allowed", f"The operation `{chosen}` is not for the model `{model}` here")
+    return chosen
+
+
+def named(node: Node) -> dict[str, Node]:
+    """Read a mapping whose keys are names that the operator chose."""
+    members = node.members()
+    if not members:
+        raise node.error("is empty; name at least one")
+    for name, child in members.items():
+        if not _NAME.fullmatch(name):
+            raise child.error(f"`{name[:40]}` is no name; use up to 64 letters, digits and . _ : -")
+    return members
+
+
+def parse_surcharges(node: Node, usd: Decimal) -> dict[str, Price]:
+    """Read `surcharges:`, prices of meters that any call may add."""
+    fields = node.fields(METERS)
+    for name, child in fields.items():
+        if METERS[name].token or METERS[name].flat:
+            raise child.error(f"`{name}` is what every call has; price it at the models")
+    return {name: parse_price(child, name, usd) for name, child in fields.items()}
+
+
+def parse_operations(
+    node: Node | None, usd: Decimal, models: Mapping[str, ModelPrice], classes: Mapping[str, str | None]
+) -> tuple[dict[str, OperationConfig], dict[str, OperationPrice]]:
+    """Read `operations:`: what calls are, and what each does to prices."""
+    operations: dict[str, OperationConfig] = {}
+    prices: dict[str, OperationPrice] = {}
+    for name, child in (named(node) if node else {}).items():
+        fields = child.fields(_OPERATION, ("per",))
+        klass = fields["class"].text() if "class" in fields else None
+        if klass is not None and klass not in classes.values():
+            raise fields["class"].error(f"no model has the class `{klass[:40]}`; give one `class: {klass[:40]}`")
+        endpoint = fields["endpoint"].choice(METERED) if "endpoint" in fields else None
+        model = fields["model"].choice(models) if "model" in fields else None
+        operation = OperationConfig(
+            name=name,
+            title=fields["title"].text() if "title" in fields else title_of(name),
+            klass=klass,
+            endpoint=endpoint,
+            model=model,
+            typical=_typical(fields["typical"], usd) if "typical" in fields else None,
+        )
+        price = parse_operation_price(name, fields, usd)
+        for other in models.values():
+            least, most = price.least or other.least, price.most or other.most
+            fits = operation.fits(endpoint or "", other.model, classes[other.model])
+            if fits and least is not None and most is not None and least.nano > most.nano:
+                raise child.error(
+                    f"for the model `{other.model}` `min` would be {least.text} and `max` {most.text}; write both here"
+                )
+        operations[name], prices[name] = operation, price
+    return operations, prices
+
+
+def _typical(node: Node, usd: Decimal) -> tuple[str, str]:
+    items = node.items()
+    if len(items) != 2:
+        raise node.error("must be a low and a high charge, such as [40, 400]")
+    low, high = (parse_price(item, "request", usd) for item in items)
+    if high < low:
+        raise node.error("the low charge comes first; turn them round")
+    return low.text, high.text
+
+
+def unreachable(operations: Mapping[str, OperationConfig]) -> list[str]:
+    """Say which operations no call can match by itself because an earlier one takes them all."""
+    said = []
+    earlier: list[OperationConfig] = []
+    for operation in operations.values():
+        if not operation.matches_by_itself:
+            continue
+        for other in earlier:
+            if (
+                other.klass in (None, operation.klass)
+                and other.endpoint in (None, operation.endpoint)
+                and other.model in (None, operation.model)
+            ):
+                said.append(
+                    f"operation {operation.name}: {other.name} comes first and matches all its calls;"
+                    " it is reached by the header X-Farebox-Operation only"
+                )
+                break
+        earlier.append(operation)
+    return said
+
+
+def title_of(name: str) -> str:
+    """Make a title of a name."""
+    return name.replace("_", " ").capitalize()
