@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger.errors import LedgerUnavailable
-from ledger.model import BREAKAGE, DEBT, ISSUE, REVENUE, SALE
+from ledger.model import ADJUSTED, ADJUSTMENT, BREAKAGE, DEBT, ISSUE, REFUNDED, REVENUE, SALE
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -37,17 +37,30 @@ class Audit:
         return not self.findings
 
 
+_ORIGIN: Final = (
+    f"CASE g.source WHEN '{ADJUSTED}' THEN {ADJUSTMENT} WHEN '{REFUNDED}' THEN {REVENUE}"
+    f" ELSE CASE g.paid WHEN 0 THEN {ISSUE} ELSE {SALE} END END"
+)
+
 # Each selects the rows that break the invariant it is named by.
 _INVARIANTS: Final[dict[str, str]] = {
     "0 <= held <= balance <= granted, and nothing left is closed": """
         SELECT account_id, grant_id, granted, balance, held, lost, open FROM ledger_grant
         WHERE held < 0 OR held > balance OR balance + lost > granted OR lost < 0 OR open <> (balance > 0)""",
-    "each balance is the fold of its transfers": f"""
+    "a voided grant has nothing but what is held, and the rest went where it came from": f"""
+        SELECT account_id, grant_id, voided_at, balance, held, NULL AS target FROM ledger_grant
+        WHERE voided_at IS NOT NULL AND balance <> held
+        UNION ALL
+        SELECT t.account_id, t.source, g.voided_at, g.balance, g.held, t.target FROM ledger_transfer t
+        LEFT JOIN ledger_grant g ON g.account_id = t.account_id AND g.grant_id = t.source
+        WHERE t.kind = 'void' AND (g.voided_at IS NULL OR t.target <> {_ORIGIN} OR t.at < g.voided_at)""",
+    "each balance is the fold of its transfers": """
         WITH fold AS (
             SELECT account_id, node, SUM(amount) AS amount, SUM(lost) AS lost FROM (
                 SELECT account_id, target AS node, amount, 0 AS lost FROM ledger_transfer WHERE target > 0
                 UNION ALL
-                SELECT account_id, source, -amount, CASE target WHEN {BREAKAGE} THEN amount ELSE 0 END
+                SELECT account_id, source, -amount,
+                    CASE WHEN kind IN ('expiry', 'void', 'adjustment') THEN amount ELSE 0 END
                 FROM ledger_transfer WHERE source > 0)
             GROUP BY account_id, node)
         SELECT g.account_id, g.grant_id, g.balance, g.lost, f.amount AS fold, f.lost AS fold_lost
@@ -57,11 +70,17 @@ _INVARIANTS: Final[dict[str, str]] = {
         SELECT f.account_id, f.node, NULL, NULL, f.amount, f.lost FROM fold f
         LEFT JOIN ledger_grant g ON g.account_id = f.account_id AND g.grant_id = f.node WHERE g.grant_id IS NULL""",
     "each grant was issued once, in full": f"""
-        SELECT g.account_id, g.grant_id, g.granted, SUM(t.amount) AS issued FROM ledger_grant g
-        LEFT JOIN ledger_transfer t
-            ON t.account_id = g.account_id AND t.target = g.grant_id AND t.source IN ({ISSUE}, {SALE})
-        GROUP BY g.account_id, g.grant_id, g.granted, g.paid
-        HAVING SUM(t.amount) IS NOT g.granted OR MIN(t.source) <> CASE g.paid WHEN 0 THEN {ISSUE} ELSE {SALE} END""",
+        WITH issued AS (
+            SELECT t.account_id, t.target, SUM(t.amount) AS amount, MIN(t.source) AS source, COUNT(*) AS times
+            FROM ledger_transfer t
+            LEFT JOIN ledger_refund r ON r.account_id = t.account_id AND r.refund_id = t.target
+            WHERE t.target > 0 AND (t.source IN ({ISSUE}, {SALE}, {ADJUSTMENT})
+                -- A refund's own grant; other transfers from revenue give back what a grant has paid.
+                OR (t.source = {REVENUE} AND t.request = r.hold_id))
+            GROUP BY t.account_id, t.target)
+        SELECT g.account_id, g.grant_id, g.granted, i.amount AS issued, i.times FROM ledger_grant g
+        LEFT JOIN issued i ON i.account_id = g.account_id AND i.target = g.grant_id
+        WHERE i.amount IS NOT g.granted OR i.times <> 1 OR i.source <> {_ORIGIN}""",
     "debt is the fold of its transfers": f"""
         WITH fold AS (
             SELECT account_id, SUM(CASE {DEBT} WHEN source THEN amount ELSE -amount END) AS debt
@@ -89,7 +108,7 @@ _INVARIANTS: Final[dict[str, str]] = {
         WITH moved AS (
             SELECT account_id, request, SUM(amount) AS amount,
                 SUM(CASE source WHEN {DEBT} THEN amount ELSE 0 END) AS debt
-            FROM ledger_transfer WHERE target = {REVENUE} GROUP BY account_id, request),
+            FROM ledger_transfer WHERE target = {REVENUE} AND kind <> 'void' GROUP BY account_id, request),
         receipt AS (
             SELECT account_id, hold_id, charged, debt,
                 CASE json_valid(CAST(memo AS TEXT)) WHEN 1 THEN (
@@ -108,17 +127,73 @@ _INVARIANTS: Final[dict[str, str]] = {
     "only settled calls were charged": """
         SELECT account_id, hold_id, status, charged FROM ledger_receipt
         WHERE status NOT IN ('settled', 'voided', 'orphaned') OR (status <> 'settled' AND charged <> 0)""",
+    "the refunds of a call are within its charge": """
+        SELECT f.account_id, f.hold_id, r.charged, r.debt,
+            SUM(f.amount) AS refunded, SUM(f.debt_reduced) AS debt_reduced
+        FROM ledger_refund f LEFT JOIN ledger_receipt r USING (account_id, hold_id)
+        GROUP BY f.account_id, f.hold_id, r.charged, r.debt
+        HAVING r.charged IS NULL OR refunded > r.charged OR SUM(f.debt_reduced) > r.debt""",
+    "a refund is its transfers, to its debt and to grants that paid": f"""
+        WITH said AS (
+            SELECT account_id, hold_id, {DEBT} AS node, debt_reduced AS amount, 0 AS new FROM ledger_refund
+            WHERE debt_reduced > 0
+            UNION ALL
+            SELECT f.account_id, f.hold_id, json_extract(value, '$[0]'), json_extract(value, '$[2]'),
+                json_extract(value, '$[0]') = f.refund_id
+            FROM ledger_refund f, json_each(f.paid_to)),
+        sums AS (
+            SELECT account_id, hold_id, node, SUM(amount) AS amount, MAX(new) AS new FROM said GROUP BY 1, 2, 3),
+        moved AS (
+            SELECT account_id, request AS hold_id, target AS node, SUM(amount) AS amount FROM ledger_transfer
+            WHERE source = {REVENUE} GROUP BY 1, 2, 3),
+        paid AS (
+            SELECT r.account_id, r.hold_id, json_extract(value, '$[0]') AS node, json_extract(value, '$[2]') AS amount
+            FROM ledger_receipt r, json_each(r.paid_from)
+            WHERE (r.account_id, r.hold_id) IN (SELECT account_id, hold_id FROM ledger_refund))
+        SELECT s.account_id, s.hold_id, s.node, s.amount AS refunded, m.amount AS moved, p.amount AS paid FROM sums s
+        LEFT JOIN moved m USING (account_id, hold_id, node) LEFT JOIN paid p USING (account_id, hold_id, node)
+        WHERE s.amount IS NOT m.amount OR (s.node > 0 AND NOT s.new AND s.amount > COALESCE(p.amount, 0))
+        UNION ALL
+        SELECT m.account_id, m.hold_id, m.node, s.amount, m.amount, NULL FROM moved m
+        LEFT JOIN sums s USING (account_id, hold_id, node) WHERE s.amount IS NULL
+        UNION ALL
+        SELECT f.account_id, f.hold_id, f.refund_id, f.amount, f.debt_reduced, NULL FROM ledger_refund f
+        WHERE f.amount <> f.debt_reduced
+            + (SELECT COALESCE(SUM(json_extract(value, '$[2]')), 0) FROM json_each(f.paid_to))""",
     "every transfer has an account and known nodes": f"""
         SELECT t.account_id, t.transfer_id, t.source, t.target FROM ledger_transfer t
         LEFT JOIN ledger_account a USING (account_id)
-        WHERE a.account_id IS NULL OR t.amount <= 0
-            OR (t.source < 0 AND t.source NOT IN ({ISSUE}, {SALE}, {DEBT}))
-            OR (t.target < 0 AND t.target NOT IN ({REVENUE}, {BREAKAGE}, {DEBT}))""",
+        WHERE a.account_id IS NULL OR t.amount <= 0 OR NOT CASE t.kind
+            WHEN 'grant' THEN t.source IN ({ISSUE}, {SALE}) AND t.target > 0
+            WHEN 'repayment' THEN t.source > 0 AND t.target = {DEBT}
+            WHEN 'charge' THEN t.source > 0 AND t.target = {REVENUE}
+            WHEN 'debt' THEN t.source = {DEBT} AND t.target = {REVENUE}
+            WHEN 'expiry' THEN t.source > 0 AND t.target = {BREAKAGE}
+            WHEN 'void' THEN t.source > 0 AND t.target IN ({ISSUE}, {SALE}, {ADJUSTMENT}, {REVENUE})
+            WHEN 'refund' THEN t.source = {REVENUE} AND (t.target > 0 OR t.target = {DEBT}) AND t.request IS NOT NULL
+            WHEN 'adjustment' THEN (t.source = {ADJUSTMENT} AND (t.target > 0 OR t.target = {DEBT}))
+                OR ((t.source > 0 OR t.source = {DEBT}) AND t.target = {ADJUSTMENT})
+            ELSE 0 END""",
     "expiry is noted for every account that has something to expire": """
         SELECT a.account_id, a.next_due_at, MIN(g.expires_at) AS expires_at FROM ledger_account a
         JOIN ledger_grant g USING (account_id) WHERE g.balance > g.held
         GROUP BY a.account_id, a.next_due_at HAVING MIN(g.expires_at) < a.next_due_at""",
 }
+
+
+def _out_of(node: int) -> tuple[str, str]:
+    return (
+        f"(CASE source WHEN {node} THEN amount ELSE -amount END)",
+        f"ledger_transfer WHERE {node} IN (source, target)",
+    )
+
+
+def _into(node: int) -> tuple[str, str]:
+    return (
+        f"(CASE target WHEN {node} THEN amount ELSE -amount END)",
+        f"ledger_transfer WHERE {node} IN (source, target)",
+    )
+
 
 # Totals over all accounts may pass 64 bits, so SQL adds whole credits and the rest apart.
 _TOTALS: Final[dict[str, tuple[str, str]]] = {
@@ -126,10 +201,13 @@ _TOTALS: Final[dict[str, tuple[str, str]]] = {
     "held": ("held", "ledger_grant"),
     "overdraft_held": ("overdraft_held", "ledger_account"),
     "debt": ("debt", "ledger_account"),
-    "issued": ("amount", f"ledger_transfer WHERE source = {ISSUE}"),
-    "sold": ("amount", f"ledger_transfer WHERE source = {SALE}"),
-    "revenue": ("amount", f"ledger_transfer WHERE target = {REVENUE}"),
-    "breakage": ("amount", f"ledger_transfer WHERE target = {BREAKAGE}"),
+    # Net: what was voided is not issued or sold, what was refunded is no revenue.
+    "issued": _out_of(ISSUE),
+    "sold": _out_of(SALE),
+    "adjusted": _out_of(ADJUSTMENT),
+    "revenue": _into(REVENUE),
+    "breakage": _into(BREAKAGE),
+    "refunded": ("amount", "ledger_refund"),
 }
 _NANO = 10**9
 
@@ -156,9 +234,9 @@ def audit(path: str) -> Audit:
             if rows:
                 findings.append(Finding(invariant, [dict(row) for row in rows]))
         totals = {name: _total(connection, column, rows) for name, (column, rows) in _TOTALS.items()}
-        out = totals["issued"] + totals["sold"] - totals["revenue"] - totals["breakage"]
-        law = "balances less debt are what was issued and sold less revenue and breakage"
-        if totals["balances"] - totals["debt"] != out:
+        came = totals["issued"] + totals["sold"] + totals["adjusted"]
+        law = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
+        if totals["balances"] - totals["debt"] != came - totals["revenue"] - totals["breakage"]:
             findings.append(Finding(law, [dict(totals)]))
         orphans = connection.execute(
             "SELECT account_id, hold_id, created_at, ended_at FROM ledger_receipt WHERE status = 'orphaned'"

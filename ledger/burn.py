@@ -15,6 +15,8 @@ BucketOrder = Mapping[str, int]
 def in_order(book: Book, order: BucketOrder, now: int) -> list[Grant]:
     """List the grants in force at `now`, in burn-down order."""
     live = [grant for grant in book.grants.values() if grant.effective_at <= now < grant.expires_at]
+    if book.voided:
+        live = [grant for grant in live if grant.grant_id not in book.voided]
     if len(live) > 1:
         last = len(order)
         live.sort(key=lambda g: (order.get(g.bucket, last), g.expires_at, g.paid, g.created_at, g.grant_id))
@@ -22,7 +24,10 @@ def in_order(book: Book, order: BucketOrder, now: int) -> list[Grant]:
 
 
 def unheld(book: Book, now: int) -> int:
-    """Sum what no hold pins of the grants in force, in nanocredits; debt is not taken off."""
+    """Sum what no hold pins of the grants in force, in nanocredits; debt is not taken off.
+
+    Of a voided grant nothing is left but what holds pin, so it need not be looked for.
+    """
     balance, held = book.balance, book.held
     return sum(
         balance[grant_id] - held[grant_id]

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 from ledger.model import NEVER
 
-__all__ = ["Command", "IssueGrant", "OpenAccount", "PlaceHold", "Settle", "Void"]
+__all__ = [
+    "Adjust",
+    "Command",
+    "IssueGrant",
+    "OpenAccount",
+    "PlaceHold",
+    "Refund",
+    "SetAccount",
+    "Settle",
+    "Void",
+    "VoidGrant",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +27,16 @@ class OpenAccount:
     account_id: int
     timezone: str = "UTC"
     overdraft_limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetAccount:
+    """Change an account; None leaves as it is. status: active, suspended or closed, which is for good."""
+
+    account_id: int
+    status: str | None = None
+    timezone: str | None = None
+    overdraft_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +91,48 @@ class Void:
     orphaned: bool = False
 
 
-Command = OpenAccount | IssueGrant | PlaceHold | Settle | Void
+@dataclass(frozen=True, slots=True)
+class VoidGrant:
+    """Take back what of a grant is neither spent nor held, and what holds release of it later; idempotent."""
+
+    account_id: int
+    grant_id: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adjust:
+    """Correct an account by a signed amount.
+
+    Above 0 it writes off debt, and the rest is a new grant of this id in the bucket. Below 0 it takes what no hold
+    pins, in burn-down order, and the rest is debt.
+    """
+
+    account_id: int
+    amount: int
+    grant_id: int
+    bucket: str
+    reason: str
+    expires_at: int = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """Give back a charge or part of it: the call's debt first, then its grants, last burned first; idempotent by id.
+
+    amount: None for all that is left. as_bonus, operator_fault: what a grant that has expired, or was voided, would
+    lose at once becomes a new grant. refund_id: also the id of that grant, in `bonus_bucket`.
+    """
+
+    account_id: int
+    hold_id: int
+    refund_id: int
+    amount: int | None
+    bonus_bucket: str
+    reason: str
+    as_bonus: bool = False
+    operator_fault: bool = False
+    bonus_expires_at: int = NEVER
+
+
+Command = OpenAccount | SetAccount | IssueGrant | PlaceHold | Settle | Void | VoidGrant | Adjust | Refund

@@ -7,15 +7,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ledger.adjustment import adjust
 from ledger.burn import BucketOrder, burnable, in_order, unheld
-from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle, Void
+from ledger.commands import (
+    Adjust,
+    Command,
+    IssueGrant,
+    OpenAccount,
+    PlaceHold,
+    Refund,
+    SetAccount,
+    Settle,
+    Void,
+    VoidGrant,
+)
 from ledger.errors import Conflict, UnknownAccount, UnknownHold
+from ledger.grants import add_grant, release, void_grant
 from ledger.model import (
+    ADJUSTED,
     DEBT,
-    ISSUE,
     OVERDRAFT,
+    REFUNDED,
     REVENUE,
-    SALE,
+    AccountSet,
     Balance,
     Book,
     Ended,
@@ -30,17 +44,20 @@ from ledger.model import (
     Refused,
     Transfer,
 )
-from ledger.renewal import bring_up_to, release_to_breakage
+from ledger.refund import refund
+from ledger.renewal import bring_up_to
 
 __all__ = ["apply", "balance"]
+
+_STATUSES = ("active", "suspended", "closed")
 
 
 def apply(book: Book, command: Command, order: BucketOrder, now: int) -> Outcome:
     """Carry out one command on its account's page.
 
     book: changed in place; it also collects what the store has to write. order: the buckets' burn-down order.
-    now: microseconds since 1970. Returns the outcome, a Refused among them. Raises UnknownAccount, UnknownHold or
-    Conflict, and then the page must be thrown away.
+    now: microseconds since 1970. Returns the outcome, a Refused among them. Raises UnknownAccount, UnknownHold,
+    UnknownGrant or Conflict, and then the page must be thrown away.
     """
     if isinstance(command, OpenAccount):
         return _open(book, command, now)
@@ -49,9 +66,17 @@ def apply(book: Book, command: Command, order: BucketOrder, now: int) -> Outcome
     bring_up_to(book, now)
     if isinstance(command, PlaceHold):
         return _place(book, command, order, now)
+    if isinstance(command, (Settle, Void)):
+        return _end(book, command, order, now)
     if isinstance(command, IssueGrant):
         return _issue(book, command, now)
-    return _end(book, command, order, now)
+    if isinstance(command, Refund):
+        return refund(book, command, now)
+    if isinstance(command, VoidGrant):
+        return void_grant(book, command, now)
+    if isinstance(command, Adjust):
+        return adjust(book, command, order, now)
+    return _set(book, command)
 
 
 def balance(book: Book, order: BucketOrder, now: int) -> Balance:
@@ -83,13 +108,30 @@ def _open(book: Book, command: OpenAccount, now: int) -> Opened:
     return Opened(book.account_id, new=True)
 
 
+def _set(book: Book, command: SetAccount) -> AccountSet:
+    if command.status is not None:
+        if command.status not in _STATUSES:
+            raise Conflict(f"an account is {', '.join(_STATUSES)}, not {command.status}")
+        if book.status == "closed" != command.status:
+            raise Conflict("a closed account can't be opened again")
+        book.status = command.status
+    if command.timezone is not None:
+        book.timezone = command.timezone
+    if command.overdraft_limit is not None:
+        if command.overdraft_limit < 0:
+            raise Conflict("an overdraft limit is never negative")
+        book.overdraft_limit = command.overdraft_limit
+    book.changed = True
+    return AccountSet(book.account_id, book.status, book.timezone, book.overdraft_limit)
+
+
 def _issue(book: Book, command: IssueGrant, now: int) -> Issued:
     if command.source_key is not None:
         for grant in book.grants.values():
             if grant.source_key == command.source_key:
                 return Issued(grant, book.balance[grant.grant_id], 0, new=False)
-    if command.amount <= 0 or command.expires_at <= now or command.grant_id in book.grants:
-        raise Conflict("a grant needs an amount above 0, an expiry to come and an id of its own")
+    if command.source in (ADJUSTED, REFUNDED):
+        raise Conflict(f"the source {command.source} is for what an adjustment or a refund grants")
     grant = Grant(
         grant_id=command.grant_id,
         bucket=command.bucket,
@@ -102,20 +144,7 @@ def _issue(book: Book, command: IssueGrant, now: int) -> Issued:
         source_key=command.source_key,
         note=command.note,
     )
-    grant_id = grant.grant_id
-    book.grants[grant_id] = grant
-    book.issued.append(grant)
-    book.held[grant_id] = book.lost[grant_id] = 0
-    book.transfers.append(Transfer("grant", SALE if grant.paid else ISSUE, grant_id, grant.granted, now))
-    repaid = min(book.debt, grant.granted)
-    if repaid:
-        book.debt -= repaid
-        book.changed = True
-        book.transfers.append(Transfer("repayment", grant_id, DEBT, repaid, now))
-    book.balance[grant_id] = grant.granted - repaid
-    if grant.expires_at < book.next_due_at:
-        book.next_due_at = grant.expires_at
-        book.changed = True
+    repaid = add_grant(book, grant, "grant", now)
     return Issued(grant, grant.granted - repaid, repaid)
 
 
@@ -152,8 +181,12 @@ def _place(book: Book, command: PlaceHold, order: BucketOrder, now: int) -> Held
 
 
 def _affordable(book: Book, headroom: int, now: int) -> int:
-    """The largest hold that would fit with nothing held; what is held of an expired grant would not come back."""
-    held = sum(book.held[grant_id] for grant_id, grant in book.grants.items() if grant.expires_at > now)
+    """The largest hold that would fit with nothing held; what is held of a dead grant would not come back."""
+    held = sum(
+        book.held[grant_id]
+        for grant_id, grant in book.grants.items()
+        if grant.expires_at > now and grant_id not in book.voided
+    )
     return headroom + held + book.overdraft_held
 
 
@@ -219,7 +252,7 @@ def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> En
 
 
 def _consume(book: Book, hold: Hold, charged: int, now: int) -> list[tuple[int, int]]:
-    """Charge a prefix of the hold's legs and release the rest; what is released of an expired grant is breakage."""
+    """Charge a prefix of the hold's legs and release the rest; what is released of a dead grant leaves it."""
     paid: list[tuple[int, int]] = []
     left = charged
     for grant_id, held in hold.legs:
@@ -238,8 +271,8 @@ def _consume(book: Book, hold: Hold, charged: int, now: int) -> list[tuple[int, 
         book.touched.add(grant_id)
         if take:
             book.transfers.append(Transfer("charge", grant_id, REVENUE, take, now, hold.hold_id))
-        if take < held and book.grants[grant_id].expires_at <= now:
-            release_to_breakage(book, grant_id, now, hold.hold_id)
+        if take < held and (book.grants[grant_id].expires_at <= now or grant_id in book.voided):
+            release(book, grant_id, now, hold.hold_id)
     return paid
 
 

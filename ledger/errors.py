@@ -2,7 +2,8 @@
 
 LedgerError
 ├── UnknownAccount     no such account
-├── UnknownHold        a hold that this ledger never had was to be ended
+├── UnknownHold        a hold that this ledger never had was to be ended, or the call of one refunded
+├── UnknownGrant       no such grant
 ├── Conflict           a command contradicts what is recorded
 ├── Overloaded         the admission queue is full
 ├── LedgerUnavailable  the store could not commit; nothing was written
@@ -18,6 +19,7 @@ __all__ = [
     "LedgerUnavailable",
     "Overloaded",
     "UnknownAccount",
+    "UnknownGrant",
     "UnknownHold",
 ]
 
@@ -31,7 +33,11 @@ class UnknownAccount(LedgerError):
 
 
 class UnknownHold(LedgerError):
-    """A hold was to be ended that is neither open nor recorded as ended."""
+    """A hold was to be ended that is neither open nor recorded as ended, or a call refunded that has not ended."""
+
+
+class UnknownGrant(LedgerError):
+    """The account has no grant of this id."""
 
 
 class Conflict(LedgerError):

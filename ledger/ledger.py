@@ -5,23 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ledger.commands import IssueGrant, OpenAccount, PlaceHold, Settle, Void
+from ledger.commands import Adjust, IssueGrant, OpenAccount, PlaceHold, Refund, SetAccount, Settle, Void, VoidGrant
 from ledger.commit import GroupCommit
 from ledger.errors import LedgerUnavailable
 from ledger.ids import IdSource, microseconds
 from ledger.lock import OwnerLock
-from ledger.model import NEVER, Balance, Ended, Grant, Held, Issued, Opened, Outcome, Refused
-from ledger.queries import BucketCount, Queries, Recorded
+from ledger.model import (
+    NEVER,
+    AccountSet,
+    Adjusted,
+    Balance,
+    Ended,
+    Grant,
+    Held,
+    Issued,
+    Opened,
+    Outcome,
+    Refunded,
+    RefundRefused,
+    Refused,
+    Voided,
+)
+from ledger.queries import BucketCount, Queries
+from ledger.statement import Entry
 from ledger.store import Store
+from ledger.usage import Recorded, Total, Which
 
 __all__ = ["Ledger"]
 
 _log = logging.getLogger("farebox.ledger")
 _Kind = TypeVar("_Kind")
+_EXPORT_PAGE = 1000
 
 
 class Ledger:
@@ -38,6 +56,8 @@ class Ledger:
         self._ids = ids
         self._queries = Queries(path)
         self._readers = ThreadPoolExecutor(2, "ledger-reader")
+        # Lists and sums may take seconds; who looks at a balance or a receipt must not wait for them.
+        self._listers = ThreadPoolExecutor(2, "ledger-lister")
 
     @classmethod
     async def open(
@@ -87,6 +107,7 @@ class Ledger:
         """Commit what is queued and give the file up."""
         await self._commit.close()
         self._readers.shutdown()
+        self._listers.shutdown()
         self._queries.close()
         self._store.close()
         self._lock.release()
@@ -134,6 +155,64 @@ class Ledger:
         """End a held call without a charge; idempotent. Returns after it is durable."""
         return _expect(Ended, await self.end(Void(account_id, hold_id, memo)))
 
+    async def void_grant(self, account_id: int, grant_id: int, reason: str | None = None) -> Voided:
+        """Take back what of a grant is neither spent nor held, and later what holds release; raises UnknownGrant."""
+        return _expect(Voided, await self._commit.submit(VoidGrant(account_id, grant_id, reason)))
+
+    async def adjust(
+        self, account_id: int, amount: int, bucket: str, reason: str, *, expires_at: int = NEVER
+    ) -> Adjusted:
+        """Correct an account by a signed amount: up, debt and then a grant; down, credits and then debt.
+
+        Raises Conflict for 0.
+        """
+        command = Adjust(account_id, amount, self.next_id(), bucket, reason, expires_at)
+        return _expect(Adjusted, await self._commit.submit(command))
+
+    async def refund(
+        self,
+        account_id: int,
+        hold_id: int,
+        amount: int | None,
+        reason: str,
+        *,
+        bonus_bucket: str,
+        as_bonus: bool = False,
+        operator_fault: bool = False,
+        bonus_expires_at: int = NEVER,
+        refund_id: int | None = None,
+    ) -> Refunded | RefundRefused:
+        """Give back a charge or part of it, None for all that is left; under one refund_id it is done once.
+
+        Raises UnknownHold for a call that has not ended, Conflict for an amount that is not above 0.
+        """
+        command = Refund(
+            account_id=account_id,
+            hold_id=hold_id,
+            refund_id=self.next_id() if refund_id is None else refund_id,
+            amount=amount,
+            bonus_bucket=bonus_bucket,
+            reason=reason,
+            as_bonus=as_bonus,
+            operator_fault=operator_fault,
+            bonus_expires_at=bonus_expires_at,
+        )
+        outcome = await self._commit.submit(command)
+        assert isinstance(outcome, (Refunded, RefundRefused))
+        return outcome
+
+    async def set_account(
+        self,
+        account_id: int,
+        *,
+        status: str | None = None,
+        timezone: str | None = None,
+        overdraft_limit: int | None = None,
+    ) -> AccountSet:
+        """Change an account; None leaves as it is. Raises Conflict for a closed account that is to be opened again."""
+        command = SetAccount(account_id, status, timezone, overdraft_limit)
+        return _expect(AccountSet, await self._commit.submit(command))
+
     async def balance(self, account_id: int, order: Iterable[str], now: int | None = None) -> Balance:
         """Read an account as of `now`, writing nothing."""
         ranks = {bucket: rank for rank, bucket in enumerate(order)}
@@ -150,8 +229,41 @@ class Ledger:
         """Find a call, held or ended, or None."""
         return await self._read(self._queries.receipt, account_id, hold_id)
 
+    async def refunds_of(self, account_id: int, hold_id: int) -> list[Refunded]:
+        """List a call's refunds, newest first."""
+        return await self._read(self._queries.refunds, account_id, hold_id)
+
+    async def usage(self, which: Which, limit: int, after: tuple[int, int] | None = None) -> list[Recorded]:
+        """List calls, held and ended, newest first; after: (hold id, account id) of the last one seen."""
+        return await self._list(self._queries.usage, which, limit, after)
+
+    async def usage_pages(self, which: Which, page: int = _EXPORT_PAGE) -> AsyncIterator[list[Recorded]]:
+        """Walk through all calls in pages, account by account, newest first in each; each page is a read of its own."""
+        after = None
+        while calls := await self._list(self._queries.usage_page, which, page, after):
+            yield calls
+            after = (calls[-1].hold_id, calls[-1].account_id)
+
+    async def summary(self, which: Which, by: str, *, timezone: str = "UTC") -> list[Total]:
+        """Sum calls up by one of `ledger.usage.MEMBERS`, the dearest first, or by `day` in a zone, the newest first.
+
+        Refunds are taken off in the calls they were of. Raises ValueError for another `by`.
+        """
+        return await self._list(self._queries.summary, which, by, timezone)
+
+    async def statement(self, account_id: int, limit: int, after: int | None = None) -> list[Entry]:
+        """List what changed an account's balance, newest first; after: only what is older than this entry."""
+        return await self._list(self._queries.statement, account_id, limit, after)
+
+    async def orphans(self, limit: int, after: tuple[int, int] | None = None) -> list[Recorded]:
+        """List all accounts' calls whose process died, newest first; after: (hold id, account id)."""
+        return await self._list(self._queries.orphans, limit, after)
+
     async def _read(self, query: Callable[..., _Kind], *arguments: object) -> _Kind:
         return await asyncio.get_running_loop().run_in_executor(self._readers, query, *arguments)
+
+    async def _list(self, query: Callable[..., _Kind], *arguments: object) -> _Kind:
+        return await asyncio.get_running_loop().run_in_executor(self._listers, query, *arguments)
 
 
 def _expect(kind: type[_Kind], outcome: Outcome) -> _Kind:

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 __all__ = [
+    "ADJUSTED",
+    "ADJUSTMENT",
     "DEBT",
     "ISSUE",
     "NEVER",
     "OVERDRAFT",
+    "REFUNDED",
     "REVENUE",
     "BREAKAGE",
     "SALE",
+    "AccountSet",
+    "Adjusted",
     "Balance",
     "Book",
     "Ended",
@@ -24,9 +29,13 @@ __all__ = [
     "Leg",
     "Opened",
     "Outcome",
+    "PaidBack",
     "PaidFrom",
+    "RefundRefused",
+    "Refunded",
     "Refused",
     "Transfer",
+    "Voided",
 ]
 
 NEVER: Final = 2**63 - 1
@@ -38,13 +47,18 @@ SALE: Final = -2
 REVENUE: Final = -3
 BREAKAGE: Final = -4
 DEBT: Final = -5
+ADJUSTMENT: Final = -6
 
 OVERDRAFT: Final = 0
 """In a leg, the overdraft in place of a grant."""
 
+# Sources that only these corrections give a grant: they tell where it came from, and so where a void takes it back.
+ADJUSTED: Final = "adjustment"
+REFUNDED: Final = "refund"
+
 
 class Grant(NamedTuple):
-    """One lot of credits: what never changes about it. What moves (balance, held, lost) is in the Book.
+    """One lot of credits: what never changes about it. What moves (balance, held, lost, voided) is in the Book.
 
     paid: money came for it. expires_at: exclusive. source_key: issuing twice under one key is impossible.
     """
@@ -59,6 +73,15 @@ class Grant(NamedTuple):
     created_at: int
     source_key: str | None = None
     note: str | None = None
+
+    @property
+    def origin(self) -> int:
+        """The system node that it came from, and that a void gives it back to."""
+        if self.source == ADJUSTED:
+            return ADJUSTMENT
+        if self.source == REFUNDED:
+            return REVENUE
+        return SALE if self.paid else ISSUE
 
 
 class Leg(NamedTuple):
@@ -87,8 +110,19 @@ class PaidFrom(NamedTuple):
     amount: int
 
 
+class PaidBack(NamedTuple):
+    """What a refund gave to one grant; one that has expired, or was voided, lost it at once."""
+
+    grant_id: int
+    bucket: str
+    amount: int
+
+
 class Transfer(NamedTuple):
-    """One leg of the journal: an amount > 0 from a node to a node; request: the hold it belongs to, if any."""
+    """One leg of the journal: an amount > 0 from a node to a node.
+
+    request: the hold it belongs to, if any. note: why, where somebody said so.
+    """
 
     kind: str
     source: int
@@ -96,6 +130,7 @@ class Transfer(NamedTuple):
     amount: int
     at: int
     request: int | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +196,64 @@ class Refused:
     affordable: int
 
 
-Outcome = Held | Ended | Issued | Opened | Refused
+@dataclass(frozen=True, slots=True)
+class AccountSet:
+    """An account is as it was told to be."""
+
+    account_id: int
+    status: str
+    timezone: str
+    overdraft_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """A grant is void; `amount` went just now, `held` goes too unless running calls spend it.
+
+    `new` is False when it was void already, and then nothing went.
+    """
+
+    grant: Grant
+    amount: int
+    held: int
+    voided_at: int
+    new: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """An adjustment was posted: debt reduced, then a grant of the rest; or credits taken, then debt for the rest."""
+
+    debt_reduced: int
+    grant: Grant | None
+    taken: tuple[PaidFrom, ...] = ()
+    debt_added: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refunded:
+    """A refund as recorded: Σ to + debt_reduced = amount. The same answer goes to everybody under one refund_id.
+
+    to: a grant of id refund_id among them is the new one.
+    """
+
+    refund_id: int
+    hold_id: int
+    amount: int
+    to: tuple[PaidBack, ...]
+    debt_reduced: int
+    reason: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefundRefused:
+    """A refund was not made, nothing changed: only `left` of the charge is not refunded yet."""
+
+    left: int
+
+
+Outcome = Held | Ended | Issued | Opened | Refused | AccountSet | Voided | Adjusted | Refunded | RefundRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +274,7 @@ class Balance:
 class Book:
     """One account's page, the engine's working copy: loaded, changed in memory, written back whole or thrown away.
 
-    The lists after `ended` collect what the store has to write.
+    voided: when, by grant id. refunds: by hold id. What comes after `refunds` collects what the store has to write.
     """
 
     account_id: int
@@ -200,9 +292,13 @@ class Book:
     lost: dict[int, int] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
+    voided: dict[int, int] = field(default_factory=dict)
+    refunds: dict[int, list[Refunded]] = field(default_factory=dict)
     changed: bool = False
     touched: set[int] = field(default_factory=set)
+    reopened: set[int] = field(default_factory=set)
     issued: list[Grant] = field(default_factory=list)
     placed: list[Hold] = field(default_factory=list)
     closed: list[Ended] = field(default_factory=list)
+    refunded: list[Refunded] = field(default_factory=list)
     transfers: list[Transfer] = field(default_factory=list)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-import orjson
-from sqlalchemy import case, create_engine, func
+from sqlalchemy import Connection, case, create_engine, func
 from sqlmodel import Session, col, select
 
 from ledger.burn import BucketOrder
 from ledger.engine import balance
 from ledger.errors import UnknownAccount
-from ledger.model import Balance, Grant, PaidFrom
-from ledger.store import load_books
-from ledger.tables import GrantRow, HoldRow, ReceiptRow
+from ledger.loading import load_books, load_refunds
+from ledger.model import Balance, Grant, Refunded
+from ledger.statement import Entry, read_statement
+from ledger.tables import GrantRow
+from ledger.usage import Recorded, Total, Which, find_call, list_orphans, list_usage, summarize, usage_page
 
 __all__ = ["BucketCount", "Queries", "Recorded"]
 
@@ -26,20 +27,6 @@ class BucketCount:
     bucket: str
     grants: int
     exhausted: int
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A call as the ledger knows it; status: held, settled, voided or orphaned."""
-
-    hold_id: int
-    status: str
-    charged: int
-    debt: int
-    paid_from: tuple[PaidFrom, ...]
-    memo: bytes
-    created_at: int
-    ended_at: int | None
 
 
 class Queries:
@@ -54,9 +41,7 @@ class Queries:
     def balance(self, account_id: int, order: BucketOrder, now: int) -> Balance:
         """Project an account as of `now`; raises UnknownAccount."""
         with self._engine.connect() as connection:
-            raw = connection.connection.dbapi_connection
-            assert isinstance(raw, sqlite3.Connection)
-            book = load_books(raw.cursor(), [account_id])[account_id]
+            book = load_books(_cursor(connection), [account_id])[account_id]
         if not book.exists:
             raise UnknownAccount(f"no account {account_id}")
         return balance(book, order, now)
@@ -85,15 +70,36 @@ class Queries:
             ]
 
     def receipt(self, account_id: int, hold_id: int) -> Recorded | None:
-        with Session(self._engine) as session:
-            # The hold first: a call that ends in between is found among those that ended, never in neither place.
-            held = session.get(HoldRow, (account_id, hold_id))
-            if held is not None:
-                return Recorded(hold_id, "held", 0, 0, (), held.memo, held.created_at, None)
-            row = session.get(ReceiptRow, (account_id, hold_id))
-            if row is not None:
-                paid = tuple(PaidFrom(*item) for item in orjson.loads(row.paid_from))
-                return Recorded(
-                    hold_id, row.status, row.charged, row.debt, paid, row.memo, row.created_at, row.ended_at
-                )
-            return None
+        with self._engine.connect() as connection:
+            return find_call(connection, account_id, hold_id)
+
+    def usage(self, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
+        with self._engine.connect() as connection:
+            return list_usage(connection, which, limit, after)
+
+    def usage_page(self, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
+        with self._engine.connect() as connection:
+            return usage_page(connection, which, limit, after)
+
+    def summary(self, which: Which, by: str, timezone: str) -> list[Total]:
+        with self._engine.connect() as connection:
+            return summarize(connection, which, by, timezone)
+
+    def orphans(self, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
+        with self._engine.connect() as connection:
+            return list_orphans(connection, limit, after)
+
+    def statement(self, account_id: int, limit: int, after: int | None) -> list[Entry]:
+        with self._engine.connect() as connection:
+            return read_statement(connection, account_id, limit, after)
+
+    def refunds(self, account_id: int, hold_id: int) -> list[Refunded]:
+        """List a call's refunds, newest first."""
+        with self._engine.connect() as connection:
+            return [made for _, made in load_refunds(_cursor(connection), [[account_id, hold_id]])][::-1]
+
+
+def _cursor(connection: Connection) -> sqlite3.Cursor:
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw.cursor()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ledger.model import BREAKAGE, NEVER, Book, Transfer
+from ledger.grants import release
+from ledger.model import NEVER, Book
 
-__all__ = ["bring_up_to", "release_to_breakage"]
+__all__ = ["bring_up_to"]
 
 
 def bring_up_to(book: Book, now: int) -> None:
@@ -14,18 +15,9 @@ def bring_up_to(book: Book, now: int) -> None:
     due = NEVER
     for grant_id, grant in book.grants.items():
         if grant.expires_at <= now:
-            release_to_breakage(book, grant_id, now)
-        elif grant.expires_at < due:
+            release(book, grant_id, now)
+        # The store forgets grants of which nothing is left, so they must not count here either.
+        elif grant.expires_at < due and book.balance[grant_id]:
             due = grant.expires_at
     book.next_due_at = due
     book.changed = True
-
-
-def release_to_breakage(book: Book, grant_id: int, now: int, request: int | None = None) -> None:
-    """Take from an expired grant what no hold pins."""
-    free = book.balance[grant_id] - book.held[grant_id]
-    if free:
-        book.balance[grant_id] -= free
-        book.lost[grant_id] += free
-        book.touched.add(grant_id)
-        book.transfers.append(Transfer("expiry", grant_id, BREAKAGE, free, now, request))

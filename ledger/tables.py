@@ -10,7 +10,17 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, CheckConstraint, Column, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
-__all__ = ["HOLD_HAS_ENDED", "TABLES", "TRIGGERS", "AccountRow", "GrantRow", "HoldRow", "ReceiptRow", "TransferRow"]
+__all__ = [
+    "HOLD_HAS_ENDED",
+    "TABLES",
+    "TRIGGERS",
+    "AccountRow",
+    "GrantRow",
+    "HoldRow",
+    "ReceiptRow",
+    "RefundRow",
+    "TransferRow",
+]
 
 # One B-tree a table: rows lie in account order, which is how they are read.
 _CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
@@ -43,7 +53,8 @@ class AccountRow(SQLModel, table=True):
 class GrantRow(SQLModel, table=True):
     """One lot of credits.
 
-    open: 0 once nothing is left of it, so that calls load only lots that matter. lost: what expired unused.
+    open: 0 while nothing is left of it, so that calls load only lots that matter. lost: what left it without being
+    spent: it expired, was voided, or was taken by an adjustment.
     """
 
     __tablename__: ClassVar[Any] = "ledger_grant"
@@ -73,6 +84,7 @@ class GrantRow(SQLModel, table=True):
     created_at: int = _big()
     source_key: str | None = None
     note: str | None = None
+    voided_at: int | None = Field(default=None, sa_type=BigInteger)
 
 
 class HoldRow(SQLModel, table=True):
@@ -107,13 +119,17 @@ class TransferRow(SQLModel, table=True):
     amount: int = _big()
     at: int = _big()
     request: int | None = Field(default=None, sa_type=BigInteger)
+    note: str | None = None
 
 
 class ReceiptRow(SQLModel, table=True):
     """How a hold ended, once each. paid_from: JSON [[grant id, bucket, amount], …]; memo: the proxy's, opaque."""
 
     __tablename__: ClassVar[Any] = "ledger_receipt"
-    __table_args__ = (CheckConstraint("charged >= 0 AND debt >= 0 AND debt <= charged", name="ledger_receipt_sane"),)
+    __table_args__ = (
+        CheckConstraint("charged >= 0 AND debt >= 0 AND debt <= charged", name="ledger_receipt_sane"),
+        Index("ledger_receipt_orphan", "hold_id", "account_id", sqlite_where=text("status = 'orphaned'")),
+    )
 
     account_id: int = _big(key=True)
     hold_id: int = _big(key=True)
@@ -127,12 +143,32 @@ class ReceiptRow(SQLModel, table=True):
     late: int
 
 
+class RefundRow(SQLModel, table=True):
+    """What was given back of a charge, append-only. paid_to: JSON [[grant id, bucket, amount], …]."""
+
+    __tablename__: ClassVar[Any] = "ledger_refund"
+    __table_args__ = (
+        CheckConstraint("amount > 0 AND 0 <= debt_reduced AND debt_reduced <= amount", name="ledger_refund_sane"),
+        Index("ledger_refund_call", "account_id", "hold_id"),
+        _CLUSTERED,
+    )
+
+    account_id: int = _big(key=True)
+    refund_id: int = _big(key=True)
+    hold_id: int = _big()
+    amount: int = _big()
+    debt_reduced: int = _big()
+    paid_to: str
+    reason: str
+    created_at: int = _big()
+
+
 HOLD_HAS_ENDED = "this hold has ended"
 
-_ROWS: tuple[type[SQLModel], ...] = (AccountRow, GrantRow, HoldRow, TransferRow, ReceiptRow)
+_ROWS: tuple[type[SQLModel], ...] = (AccountRow, GrantRow, HoldRow, TransferRow, ReceiptRow, RefundRow)
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
 
-# The journal and the record of ended holds can only be added to; an orphan's receipt alone may be settled late.
+# The journal and the records of ended holds and refunds can only be added to; an orphan's alone may be settled late.
 TRIGGERS = [
     f"""CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} {condition}
     BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
@@ -141,6 +177,8 @@ TRIGGERS = [
         ("ledger_transfer", "DELETE", ""),
         ("ledger_receipt", "UPDATE", "WHEN OLD.status <> 'orphaned'"),
         ("ledger_receipt", "DELETE", ""),
+        ("ledger_refund", "UPDATE", ""),
+        ("ledger_refund", "DELETE", ""),
     )
 ] + [
     # A request id is charged at most once, so the hold of one that has ended can't be placed again.

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ledger.errors import UnknownAccount
+from ledger.errors import Conflict, UnknownAccount
 from ledger.ids import microseconds
 from ledger.model import NEVER
 from pricing.amounts import format_credits
@@ -18,23 +18,25 @@ from proxy.caller import headers_of, require_admin
 from proxy.credits import balance_object, find_receipt, grant_object
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.ids import account_id, object_id, parse_account, parse_object
-from proxy.jsonapi import answer, page, read_fields, read_page, timestamp
+from proxy.jsonapi import Fields, answer, page, read_fields, read_page, timestamp
 from proxy.people.people import ExternalIdTaken, Profile
 from proxy.people.tables import KeyRow
 from proxy.services import Services
 
-__all__ = ["routes"]
+__all__ = ["MOST_REASON", "Admin", "routes"]
 
+MOST_REASON = 2000
 _SOURCES = ("admin", "campaign", "reward", "compensation")
 
 
 def routes(services: Services) -> list[Route]:
-    """The operator's routes; each asks for the admin key first."""
-    handlers = _Admin(services)
+    """The operator's routes for accounts, keys and grants; each asks for the admin key first."""
+    handlers = _Accounts(services)
     return [
         Route("/admin/v1/accounts", handlers.create_account, methods=["POST"]),
         Route("/admin/v1/accounts", handlers.list_accounts, methods=["GET"]),
         Route("/admin/v1/accounts/{account}", handlers.show_account, methods=["GET"]),
+        Route("/admin/v1/accounts/{account}", handlers.change_account, methods=["PATCH"]),
         Route("/admin/v1/accounts/{account}/credits", handlers.show_credits, methods=["GET"]),
         Route("/admin/v1/accounts/{account}/keys", handlers.create_key, methods=["POST"]),
         Route("/admin/v1/accounts/{account}/keys", handlers.list_keys, methods=["GET"]),
@@ -45,7 +47,9 @@ def routes(services: Services) -> list[Route]:
     ]
 
 
-class _Admin:
+class Admin:
+    """What every admin route needs: the admin key, an account, a note of what was done."""
+
     def __init__(self, services: Services) -> None:
         self._services = services
 
@@ -63,6 +67,20 @@ class _Admin:
             raise ApiError(404, "not_found", "There is no such account")
         return account
 
+    async def _note(
+        self, command: str, account: int | None, fields: Fields | None, object_id: str | None = None
+    ) -> None:
+        """Journal a command that was carried out, with its actor and reason; and tell who watches the account."""
+        services = self._services
+        details = fields.everything if fields is not None else {}
+        reason = fields.text("reason", most=MOST_REASON) if fields is not None else None
+        action = services.ledger.next_id()
+        await services.journal.note(action, microseconds(), "admin", command, account, object_id, reason, details)
+        if account is not None:
+            services.changed(account)
+
+
+class _Accounts(Admin):
     async def _account_object(self, profile: Profile) -> dict[str, Any]:
         try:
             balance = await self._services.ledger.balance(profile.account_id, ())
@@ -94,7 +112,7 @@ class _Admin:
                 f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422
             )
         services = self._services
-        fields.text("reason", most=2000)
+        fields.text("reason", most=MOST_REASON)
         profile = Profile(
             account_id=services.ledger.next_id(),
             name=fields.text("name", required=True) or "",
@@ -115,6 +133,7 @@ class _Admin:
                 "Another account has this external_id; find it with ?external_id=",
                 param="external_id",
             ) from None
+        await self._note("account.create", profile.account_id, fields, account_id(profile.account_id))
         return answer(await self._account_object(profile), 201)
 
     async def list_accounts(self, request: Request) -> Response:
@@ -135,6 +154,27 @@ class _Admin:
         assert profile is not None
         return answer(await self._account_object(profile))
 
+    async def change_account(self, request: Request) -> Response:
+        account = await self._account(request)
+        known = ("name", "email", "timezone", "overdraft_limit", "status", "reason")
+        fields = await read_fields(request, known, ("plan", "clock", "external_id", "kind"))
+        fields.text("reason", most=MOST_REASON)
+        given = fields.everything
+        zone = fields.text("timezone")
+        if zone is not None:
+            _check_zone(zone)
+        status = fields.choice("status", ("active", "suspended", "closed"), "") or None
+        overdraft = fields.credits("overdraft_limit", zero=True) if "overdraft_limit" in given else None
+        name, email = fields.text("name"), fields.text("email")
+        services = self._services
+        try:
+            await services.ledger.set_account(account, status=status, timezone=zone, overdraft_limit=overdraft)
+        except Conflict:
+            raise ApiError(409, "account_closed", "This account is closed for good; open a new one") from None
+        profile = await services.people.change_account(account, name, email)
+        await self._note("account.change", account, fields, account_id(account))
+        return answer(await self._account_object(profile))
+
     async def show_credits(self, request: Request) -> Response:
         account = await self._account(request)
         return answer(await balance_object(self._services.ledger, self._services.config, account))
@@ -143,7 +183,7 @@ class _Admin:
         account = await self._account(request)
         fields = await read_fields(request, ("name", "app", "operations", "operation", "reason"), ("limit", "pays"))
         services = self._services
-        fields.text("reason", most=2000)
+        fields.text("reason", most=MOST_REASON)
         operations, operation = fields.texts("operations"), fields.text("operation")
         for name, wanted in (("operations", operations or []), ("operation", [operation] if operation else [])):
             for one in wanted:
@@ -163,7 +203,9 @@ class _Admin:
             operations,
             operation,
         )
-        return answer({**_key_object(row), "key": secret}, 201)
+        shown = _key_object(row)
+        await self._note("key.create", account, fields, shown["id"])
+        return answer({**shown, "key": secret}, 201)
 
     async def list_keys(self, request: Request) -> Response:
         account = await self._account(request)
@@ -178,13 +220,15 @@ class _Admin:
         row = await self._services.people.revoke_key(ids[1], ids[0], microseconds()) if ids else None
         if row is None:
             raise ApiError(404, "not_found", "There is no such key")
-        return answer(_key_object(row))
+        shown = _key_object(row)
+        await self._note("key.revoke", row.account_id, None, shown["id"])
+        return answer(shown)
 
     async def create_grant(self, request: Request) -> Response:
         account = await self._account(request)
         fields = await read_fields(request, ("bucket", "credits", "source", "expires_at", "note", "reason"))
         services = self._services
-        fields.text("reason", most=2000)
+        fields.text("reason", most=MOST_REASON)
         buckets = services.config.buckets
         name = fields.text("bucket", required=True) or ""
         if name not in buckets:
@@ -200,7 +244,9 @@ class _Admin:
         elif expires_at <= now:
             raise bad_request("`expires_at` must be in the future", "expires_at", status=422)
         issued = await services.ledger.issue(account, name, amount, source=source, expires_at=expires_at, note=note)
-        return answer(grant_object(account, issued.grant, issued.balance, 0, None), 201)
+        shown = grant_object(account, issued.grant, issued.balance, 0, None)
+        await self._note("grant.create", account, fields, shown["id"])
+        return answer(shown, 201)
 
     async def list_grants(self, request: Request) -> Response:
         account = await self._account(request)
@@ -212,6 +258,11 @@ class _Admin:
     async def show_receipt(self, request: Request) -> Response:
         await self._allow(request)
         return answer(await find_receipt(self._services.ledger, request.path_params["id"], None))
+
+
+def _check_zone(zone: str) -> None:
+    if zone not in available_timezones():
+        raise bad_request(f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422)
 
 
 def _key_object(row: KeyRow) -> dict[str, Any]:

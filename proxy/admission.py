@@ -18,9 +18,9 @@ from proxy.operations.chat import ChatCall
 from proxy.receipts import CallMemo
 from proxy.services import Services
 
-__all__ = ["Admitted", "Terms", "admit", "count_input", "terms_of"]
+__all__ = ["COUNT_BEYOND", "Admitted", "Terms", "admit", "count_input", "terms_of"]
 
-_COUNT_BEYOND = 4
+COUNT_BEYOND = 4
 """The input is counted where a hold exceeds this fraction (a quarter) of what is available."""
 
 
@@ -121,7 +121,7 @@ async def admit(
         return await services.ledger.hold(PlaceHold(account, hold_id, terms.cost(), memo.held(), within))
 
     try:
-        outcome = await place(terms, _COUNT_BEYOND)
+        outcome = await place(terms, COUNT_BEYOND)
         if isinstance(outcome, Refused) and outcome.reason in ("large", "held", "insufficient"):
             counted = await count_input(services.counter, call, model)
             terms = replace(terms, input_tokens=min(terms.input_tokens, counted))

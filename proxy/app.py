@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,20 +18,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
-from proxy import admin, credits
+from proxy import admin, admin_money, credits, events, openapi, quote, usage
 from proxy.caller import headers_of, identify
 from proxy.charge import ledger_refusal
-from proxy.config import Config, UpstreamConfig
+from proxy.config import BucketConfig, Config, UpstreamConfig
 from proxy.counting import TokenCounter
+from proxy.database import Database
 from proxy.endpoints import CHAT, METERED
 from proxy.errors import ApiError, not_supported
 from proxy.ids import object_id
+from proxy.journal import JOURNAL_TABLES, Journal
 from proxy.jsonapi import answer
+from proxy.keeper import Keeper
+from proxy.limits import Limits
 from proxy.people.people import People
+from proxy.people.tables import PEOPLE_TABLES
 from proxy.receipts import died
 from proxy.serve import PaidEndpoint
 from proxy.services import Services
 from proxy.telemetry.calls import CallLog
+from proxy.telemetry.metrics import Metrics
 from proxy.upstream.demo import DemoUpstream
 from proxy.upstream.openai import OpenAIUpstream
 from proxy.upstream.upstream import Upstream
@@ -58,36 +65,61 @@ async def open_services(
     # Loading the tokenizer stalls every thread, so it is over before anybody is listening.
     counter = TokenCounter()
     path = sqlite_path(config.database)
-    ledger = await Ledger.open(path, lambda: config.buckets, owner=owner, orphan_memo=died)
-    people = People(path)
-    upstreams = {name: _upstream(upstream, counter) for name, upstream in config.upstreams.items()}
+    metrics = Metrics(version("farebox"))
+    services: Services | None = None
+
+    def buckets() -> Mapping[str, BucketConfig]:
+        # Orphans are released before there are services to ask.
+        return (services.config if services else config).buckets
+
+    ledger = await Ledger.open(path, buckets, owner=owner, orphan_memo=died)
+    database = Database(path, [*PEOPLE_TABLES, *JOURNAL_TABLES])
+    people, journal = People(database), Journal(database)
+
+    def make_upstream(wanted: UpstreamConfig) -> Upstream:
+        return DemoUpstream(counter) if wanted.kind == "demo" else OpenAIUpstream(wanted)
+
     admin_digest, made_key = await people.admin_digest(environment.get("FAREBOX_ADMIN_KEY"))
     loop = asyncio.get_running_loop()
-    call_log = CallLog(loop, sys.stderr.write, json=log_json)
-    services = Services(config, ledger, people, counter, upstreams, admin_digest, loop, call_log)
+    services = Services(
+        config=config,
+        ledger=ledger,
+        people=people,
+        counter=counter,
+        upstreams={name: make_upstream(upstream) for name, upstream in config.upstreams.items()},
+        admin_digest=admin_digest,
+        loop=loop,
+        call_log=CallLog(loop, sys.stderr.write, json=log_json),
+        make_upstream=make_upstream,
+        journal=journal,
+        limits=Limits(config.limits),
+        metrics=metrics,
+    )
     try:
         yield services, made_key
     finally:
         await services.pending.drain(_PENDING_SECONDS)
-        for upstream in upstreams.values():
+        for upstream in services.upstreams.values():
             await upstream.close()
-        people.close()
+        database.close()
         await ledger.close()
-        call_log.flush()
+        services.call_log.flush()
 
 
-def _upstream(config: UpstreamConfig, counter: TokenCounter) -> Upstream:
-    return DemoUpstream(counter) if config.kind == "demo" else OpenAIUpstream(config)
-
-
-def build_app(services: Services) -> ASGIApp:
-    """Put every route in its place."""
+def build_app(services: Services, keeper: Keeper | None = None) -> ASGIApp:
+    """Put every route in its place; keeper: where the config can be reloaded."""
 
     async def healthy(request: Request) -> Response:
         return answer({"status": "ok"})
 
     async def ready(request: Request) -> Response:
         return answer({"status": "stopping" if services.draining else "ready"}, 503 if services.draining else 200)
+
+    async def metrics(request: Request) -> Response:
+        return Response(services.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def described(request: Request) -> Response:
+        return answer(openapi.openapi_document())
 
     async def later(request: Request) -> Response:
         await identify(services, headers_of(request.scope))
@@ -98,7 +130,13 @@ def build_app(services: Services) -> ASGIApp:
             Route("/healthz", healthy),
             Route("/readyz", ready),
             *credits.routes(services),
+            *quote.routes(services),
+            *usage.routes(services),
+            *events.routes(services),
             *admin.routes(services),
+            *admin_money.routes(services, keeper),
+            Route("/metrics", metrics),
+            Route("/openapi.json", described),
             # The paid path never comes here; listed, it answers other methods with 405.
             *(Route(path, later, methods=["POST"]) for path in METERED),
         ],

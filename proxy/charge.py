@@ -44,7 +44,14 @@ class Charge:
         return rate(self._card, usage).total <= _MOST
 
     async def settle(
-        self, usage: Usage, ended: str, *, estimated: bool = False, answered: bool = True, or_void: bool = False
+        self,
+        usage: Usage,
+        ended: str,
+        *,
+        estimated: bool = False,
+        answered: bool = True,
+        or_void: bool = False,
+        performed: Mapping[str, object] | None = None,
     ) -> Ended:
         """Charge what was used; durable when this returns.
 
@@ -58,17 +65,17 @@ class Charge:
         if rating.total > _MOST:
             await self.void(UPSTREAM_ERROR)
             raise Conflict(f"a charge of {format_credits(rating.total)} credits can't be posted")
-        memo = self._memo.ended(ended, rating, usage, estimated=estimated)
+        memo = self._memo.ended(ended, rating, usage, estimated=estimated, performed=performed)
         command = Settle(self._account_id, self.held.hold.hold_id, rating.total, memo)
         return await self._end(command, self._void(UPSTREAM_ERROR) if or_void else command)
 
-    async def void(self, ended: str) -> Ended:
+    async def void(self, ended: str, performed: Mapping[str, object] | None = None) -> Ended:
         """End without a charge."""
-        command = self._void(ended)
+        command = self._void(ended, performed)
         return await self._end(command, command)
 
-    def _void(self, ended: str) -> Void:
-        memo = self._memo.ended(ended, _NOTHING, {}, estimated=False)
+    def _void(self, ended: str, performed: Mapping[str, object] | None = None) -> Void:
+        memo = self._memo.ended(ended, _NOTHING, {}, estimated=False, performed=performed)
         return Void(self._account_id, self.held.hold.hold_id, memo)
 
     async def _end(self, command: Settle | Void, later: Settle | Void) -> Ended:

@@ -125,6 +125,7 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
     from proxy import server
     from proxy.app import open_services
     from proxy.demo_account import show_demo
+    from proxy.keeper import Keeper
     from proxy.telemetry import logs
 
     logs.set_up(json=log_json)
@@ -144,9 +145,44 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
                 _say(f"Admin key, shown this once: {made_key}")
             if demo:
                 await show_demo(services, base)
-            await server.run(services, listener, drain, lambda: _say(f"Farebox listens on {base}"))
+            keeper = Keeper(services, services.journal, os.environ)
+            await keeper.start()
+            try:
+                await server.run(services, keeper, listener, drain, lambda: _say(f"Farebox listens on {base}"))
+            finally:
+                await keeper.close()
 
     _run(work)
+
+
+@main.command()
+@click.argument("file", required=False)
+@_json_option
+def check(file: str | None, as_json: bool) -> None:
+    """Validate a config, and print its prices as users will see them."""
+    from proxy.price_list import price_list, prices_object
+
+    config = _config(file)
+    if as_json:
+        click.echo(json.dumps({"object": "prices", "version": config.table.version, **prices_object(config)}))
+    else:
+        click.echo(price_list(config))
+
+
+@main.command()
+@_with(_config_option)
+@click.argument("file")
+def backup(config: str | None, file: str) -> None:
+    """Copy a SQLite ledger consistently, also beside a running server."""
+    from proxy.app import sqlite_path
+    from proxy.backup import BackupFailed
+    from proxy.backup import backup as copy
+
+    try:
+        copy(sqlite_path(_database(config)), file)
+    except BackupFailed as error:
+        _fail(str(error))
+    _say(f"copied to {file}")
 
 
 @main.command()

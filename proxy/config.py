@@ -15,6 +15,7 @@ from pricing.meters import INPUT
 from pricing.parsing import parse_model_price, price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
 from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges, title_of, unreachable
+from proxy.limits import LimitsConfig, parse_limits
 from proxy.published import PublishedModel, published_model
 
 __all__ = ["BucketConfig", "Config", "ModelConfig", "Timeouts", "UpstreamConfig", "load_config", "parse_config"]
@@ -29,6 +30,7 @@ _TOP = (
     "surcharges",
     "operations",
     "buckets",
+    "limits",
 )
 _TOP_LATER = (
     "plans",
@@ -36,7 +38,6 @@ _TOP_LATER = (
     "signup",
     "packs",
     "custom_pack",
-    "limits",
     "creators",
     "passthrough",
 )
@@ -127,6 +128,7 @@ class Config:
     models: Mapping[str, ModelConfig]
     operations: Mapping[str, OperationConfig]
     buckets: Mapping[str, BucketConfig]
+    limits: LimitsConfig
     table: PriceTable
     warnings: tuple[str, ...]
 
@@ -178,6 +180,7 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         models=models,
         operations=operations,
         buckets=_buckets(top.get("buckets")),
+        limits=parse_limits(top["limits"]) if "limits" in top else LimitsConfig(),
         table=price_table(prices, operation_prices, surcharges, matching),
         warnings=tuple(warnings),
     )

@@ -12,14 +12,14 @@ from starlette.routing import Route
 
 from ledger.ledger import Ledger
 from ledger.model import Balance, Grant
-from ledger.queries import Recorded
+from ledger.usage import Recorded
 from pricing.amounts import format_credits
-from pricing.table import ModelPrice
 from proxy.caller import headers_of, identify
 from proxy.config import Config, ModelConfig
 from proxy.errors import ApiError
 from proxy.ids import account_id, object_id, parse_object
 from proxy.jsonapi import JSON, answer, timestamp
+from proxy.price_list import rules_object
 from proxy.services import Services
 
 __all__ = ["balance_object", "grant_object", "receipt_object", "routes"]
@@ -69,22 +69,8 @@ def _model_object(model: ModelConfig) -> dict[str, Any]:
         "speed": model.speed,
         "quality": model.quality,
         "max_output_tokens": model.max_output_tokens,
-        "price": price_object(model.price),
+        "price": rules_object(model.price.rules, model.price.least, model.price.most),
     }
-
-
-def price_object(price: ModelPrice) -> dict[str, Any]:
-    """Show a model's price as the operator wrote it: a text a meter, or the list of its rules."""
-    shown: dict[str, Any] = {
-        meter: rules[0].price.text
-        if len(rules) == 1
-        else [{"when": dict(rule.when) or None, "price": rule.price.text} for rule in rules]
-        for meter, rules in price.rules.items()
-    }
-    for name, bound in (("min", price.least), ("max", price.most)):
-        if bound is not None:
-            shown[name] = bound.text
-    return shown
 
 
 async def find_receipt(ledger: Ledger, text: str, account: int | None) -> dict[str, Any]:
@@ -128,7 +114,7 @@ def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:
             for paid in recorded.paid_from
         ],
         "debt": format_credits(recorded.debt),
-        "refunded": "0",
+        "refunded": format_credits(recorded.refunded),
         "reward": "0",
         "created_at": timestamp(recorded.created_at),
         "settled_at": timestamp(recorded.ended_at),

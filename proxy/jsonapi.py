@@ -98,15 +98,27 @@ class Fields:
             raise bad_request(f"`{name}` must be one of {', '.join(options)}", name, status=422)
         return str(value)
 
-    def credits(self, name: str, *, default: int | None = None, zero: bool = False) -> int:
+    def credits(self, name: str, *, default: int | None = None, zero: bool = False, signed: bool = False) -> int:
         """Read an amount of credits, in nanocredits."""
         value = self._members.get(name)
         if value is None and default is not None:
             return default
         try:
-            return parse_credits(value, zero=zero)
+            return parse_credits(value, zero=zero, signed=signed)
         except InvalidAmount as error:
             raise bad_request(f"`{name}` {error}", name, status=422) from None
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        """All members, as they came."""
+        return self._members
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Read a JSON object."""
+        value = self._members.get(name)
+        if not isinstance(value, dict):
+            raise bad_request(f"`{name}` must be an object", name, status=422)
+        return value
 
     def texts(self, name: str, *, most: int = 100) -> list[str] | None:
         """Read a list of texts."""
@@ -122,13 +134,15 @@ class Fields:
         return None if value is None else parse_timestamp(value, name)
 
 
-async def read_fields(request: Request, known: Sequence[str], later: Sequence[str] = ()) -> Fields:
+async def read_fields(
+    request: Request, known: Sequence[str], later: Sequence[str] = (), *, most: int = _MOST_ADMIN_BODY
+) -> Fields:
     """Read a request's JSON object; unknown members and those of later releases are refused by name."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MOST_ADMIN_BODY:
-            raise ApiError(413, "request_too_large", f"The body is larger than {_MOST_ADMIN_BODY} bytes")
+        if len(body) > most:
+            raise ApiError(413, "request_too_large", f"The body is larger than {most} bytes")
     try:
         members = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:

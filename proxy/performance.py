@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
 
@@ -21,7 +22,7 @@ from proxy.operations.chat import ChatCall
 from proxy.receipts import UPSTREAM_BROKE, UPSTREAM_ERROR
 from proxy.services import Services
 from proxy.upstream.failures import failure
-from proxy.upstream.upstream import UpstreamFailed, UpstreamResponse
+from proxy.upstream.upstream import Upstream, UpstreamFailed, UpstreamResponse
 
 __all__ = ["Performance", "interruption", "read_error"]
 
@@ -46,6 +47,7 @@ class Performance:
         life: Interruptible,
         call: ChatCall,
         model: ModelConfig,
+        upstream: Upstream,
         admitted: Admitted,
         account: int,
     ) -> None:
@@ -54,14 +56,21 @@ class Performance:
         self.call = call
         self.model = model
         self.terms = admitted.terms
+        self.account = account
         self.charge = Charge(
             services.ledger, services.pending, account, admitted.held, admitted.terms.card, admitted.memo
         )
         self.called = False
         self.left = False
         self.ended: Ended | None = None
+        self.outcome = ""
+        self.estimated = False
+        self.first_byte_at: float | None = None
+        self._opened_at = 0.0
+        self._attempts: list[dict[str, object]] = []
         self.tokens: Usage = {}
         self._services = services
+        self._upstream = upstream
         self._headers = headers
         self._watcher: asyncio.Task[None] | None = None
 
@@ -80,6 +89,7 @@ class Performance:
     async def open(self) -> UpstreamResponse:
         """Send the call upstream; raises UpstreamFailed."""
         self.called = True
+        self._opened_at = time.perf_counter()
         upstream = self.model.upstream
         self.life.within(upstream.timeouts.first_byte, upstream.timeouts.total)
         headers = {"content-type": "application/json"}
@@ -88,7 +98,26 @@ class Performance:
             if value is not None:
                 headers[name] = value.decode("latin-1")
         request = self.call.rewritten(self.model.upstream_model, self.terms.sent, upstream.output_limit)
-        return await self._services.upstreams[upstream.name].open("/chat/completions", request, headers)
+        attempt: dict[str, object] = {"upstream": upstream.name, "status": None}
+        self._attempts.append(attempt)
+        response = await self._upstream.open("/chat/completions", request, headers)
+        attempt["status"] = response.status
+        return response
+
+    def arrived(self) -> None:
+        """Some of the answer is here: move the deadline on, and note the first time."""
+        if self.first_byte_at is None:
+            self.first_byte_at = time.perf_counter()
+        self.life.within(self.model.upstream.timeouts.between_bytes)
+
+    def _performed(self) -> dict[str, object]:
+        """How the upstream did it: never content, only figures."""
+        first = self.first_byte_at
+        return {
+            "attempts": self._attempts,
+            "first_byte_ms": None if first is None else round((first - self._opened_at) * 1000, 1),
+            "ended_ms": round((time.perf_counter() - self._opened_at) * 1000, 1) if self.called else None,
+        }
 
     async def count(self, texts: list[str]) -> Usage:
         """Farebox's own count, where the provider's figures are missing or impossible."""
@@ -109,15 +138,24 @@ class Performance:
     ) -> Ended:
         """Charge the call, as `Charge.settle` does."""
         self.tokens = usage
+        self.outcome, self.estimated = ended, estimated
         asked = dict.fromkeys(self.call.needs, 1) if answered and self.call.needs else {}
         counted = {"request": 1, **asked, **usage}
-        self.ended = await self.charge.settle(counted, ended, estimated=estimated, answered=answered, or_void=or_void)
+        self.ended = await self.charge.settle(
+            counted,
+            ended,
+            estimated=estimated,
+            answered=answered,
+            or_void=or_void,
+            performed=self._performed(),
+        )
         return self.ended
 
     async def void(self, ended: str = UPSTREAM_ERROR) -> None:
         """End the call without a charge; where the store fails that goes on in the background."""
+        self.outcome = ended
         with suppress(LedgerError):
-            self.ended = await self.charge.void(ended)
+            self.ended = await self.charge.void(ended, self._performed())
 
     def close(self, received: list[str]) -> None:
         """Let go of everything; a charge that nobody ended is ended in the background."""

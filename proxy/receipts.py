@@ -22,7 +22,7 @@ DIED = "died"
 
 @dataclass(frozen=True, slots=True)
 class CallMemo:
-    """What is known of a call when it is admitted."""
+    """What is known of a call when it is admitted; body_sha256 and what follows it are for reviews of usage."""
 
     endpoint: str
     model: str
@@ -34,6 +34,9 @@ class CallMemo:
     key: str
     price_version: str
     shortened_to: int | None
+    body_sha256: str = ""
+    retry_count: int | None = None
+    messages: int = 0
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -47,14 +50,28 @@ class CallMemo:
             "key": self.key,
             "price_version": self.price_version,
             "shortened_to": self.shortened_to,
+            "body_sha256": self.body_sha256,
+            "retry_count": self.retry_count,
+            "messages": self.messages,
         }
 
     def held(self) -> bytes:
         """Write the memo of a call that is running."""
         return orjson.dumps({**self._common(), "ended": None, "estimated": False, "lines": [], "usage": {}})
 
-    def ended(self, ended: str, rating: Rating, usage: Usage, *, estimated: bool) -> bytes:
-        """Write the memo of a call that has ended; its amounts are nanocredits, so that SQL can add them up."""
+    def ended(
+        self,
+        ended: str,
+        rating: Rating,
+        usage: Usage,
+        *,
+        estimated: bool,
+        performed: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Write the memo of a call that has ended; its amounts are nanocredits, so that SQL can add them up.
+
+        performed: how the upstream did it, for the operator and for reviews.
+        """
         lines = [
             {
                 "meter": line.meter,
@@ -67,6 +84,7 @@ class CallMemo:
         quantities = {meter: format_quantity(quantity) for meter, quantity in usage.items()}
         return orjson.dumps(
             {**self._common(), "ended": ended, "estimated": estimated, "lines": lines, "usage": quantities}
+            | dict(performed or {})
         )
 
 

@@ -7,8 +7,10 @@ the net: a call that ended in any other way is counted and settled in the backgr
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
+from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
@@ -31,6 +33,7 @@ from proxy.ids import object_id
 from proxy.interruption import Interruptible
 from proxy.operations import chat
 from proxy.operations.chat_stream import ChatStream
+from proxy.people.people import Caller
 from proxy.performance import Performance
 from proxy.receipts import CallMemo
 from proxy.services import Services
@@ -38,7 +41,7 @@ from proxy.stream import serve_stream
 from proxy.telemetry.calls import CallLine
 from proxy.whole import serve_whole
 
-__all__ = ["PaidEndpoint"]
+__all__ = ["PaidEndpoint", "find_model"]
 
 _log = logging.getLogger("farebox.call")
 
@@ -56,6 +59,7 @@ class PaidEndpoint:
         except ClientGone:
             return
         except ApiError as error:
+            self._services.metrics.refused(error.code)
             await call.exchange.refuse(error)
         except Exception:
             _log.exception("a call failed inside Farebox")
@@ -72,6 +76,7 @@ class _PaidCall:
         self._services = services
         # The table in force now prices this call to its end.
         self._config: Config = services.config
+        self._upstreams = services.upstreams
         self._headers = headers_of(scope)
         self._receive = receive
         self._started_at = time.perf_counter()
@@ -80,7 +85,9 @@ class _PaidCall:
         self._life = Interruptible(services.loop)
         self._performance: Performance | None = None
         self._stream: ChatStream | None = None
+        self._admitted_at = 0.0
         self._model_name = "-"
+        self._caller: Caller | None = None
 
     async def serve(self) -> None:
         services, headers = self._services, self._headers
@@ -89,9 +96,12 @@ class _PaidCall:
         if services.draining:
             raise ApiError(503, "overloaded", "The server is stopping; try again", headers={"connection": "close"})
         refuse_later_headers(headers)
+        services.limits.enter(caller.key_id, caller.account_id, services.loop.time())
+        self._caller = caller
         body = await read_body(self._receive, headers, self._config.max_body)
         call = chat.parse(body)
-        model = self._find_model(call.model)
+        model = find_model(self._config, call.model)
+        self._model_name = model.name
         operation = operation_of(self._config, caller, headers, CHAT, model)
         card = self._config.card(model.name, operation, call.attributes)
         memo = CallMemo(
@@ -105,13 +115,27 @@ class _PaidCall:
             key=object_id("key", caller.key_id, caller.account_id),
             price_version=self._config.table.version,
             shortened_to=None,
+            body_sha256=hashlib.sha256(body).hexdigest(),
+            retry_count=_retry_count(headers),
+            messages=len(call.messages),
         )
         terms = terms_of(call, model, card, headers)
         admitted = await admit(services, caller.account_id, self._own_id, terms, memo, call, model)
         self._performance = performance = Performance(
-            services, headers, self.exchange, self._life, call, model, admitted, caller.account_id
+            services,
+            headers,
+            self.exchange,
+            self._life,
+            call,
+            model,
+            self._upstreams[model.upstream.name],
+            admitted,
+            caller.account_id,
         )
         self.exchange.credit_headers = _credit_headers(admitted, streamed=call.stream)
+        services.metrics.hold_placed()
+        services.changed(caller.account_id)
+        self._admitted_at = time.perf_counter()
         performance.begin(self._receive)
         if call.stream:
             self._stream = ChatStream(call.choices)
@@ -119,19 +143,28 @@ class _PaidCall:
         else:
             await serve_whole(performance)
 
-    def _find_model(self, name: str) -> ModelConfig:
-        model = self._config.models.get(name)
-        if model is None:
-            message = f"There is no model `{name[:80]}` here; GET /v1/models lists them"
-            raise ApiError(404, "model_not_found", message, param="model")
-        self._model_name = name
-        if not model.upstream.on:
-            raise upstream_unavailable(f"The model `{name}` is not available at the moment.")
-        return model
+    def _measure(self, performance: Performance) -> None:
+        now, first = time.perf_counter(), performance.first_byte_at
+        metrics = self._services.metrics
+        metrics.hold_ended()
+        self._services.changed(performance.account)
+        metrics.call_ended(
+            self._model_name,
+            performance.model.upstream.name,
+            performance.outcome or "abandoned",
+            performance.ended.charged if performance.ended is not None else 0,
+            performance.estimated,
+            self._admitted_at - self._started_at,
+            None if first is None else first - self._started_at,
+            now - self._started_at,
+        )
 
     def close(self) -> None:
         """Let go of everything, and log the call's line."""
         self._life.close()
+        services = self._services
+        if self._caller is not None:
+            services.limits.leave(self._caller.key_id, self._caller.account_id)
         performance = self._performance
         ended = None
         tokens = {}
@@ -140,7 +173,8 @@ class _PaidCall:
                 self._stream.texts() if self._stream is not None and not performance.charge.ending else []
             )
             ended, tokens = performance.ended, dict(performance.tokens)
-        self._services.call_log.add(
+            self._measure(performance)
+        services.call_log.add(
             CallLine(
                 request=self.exchange.request_id,
                 status=self.exchange.status,
@@ -151,6 +185,23 @@ class _PaidCall:
                 milliseconds=(time.perf_counter() - self._started_at) * 1000,
             )
         )
+
+
+def find_model(config: Config, name: str) -> ModelConfig:
+    """Look a model up; raises ApiError 404 where there is none, 503 where its upstream is off."""
+    model = config.models.get(name)
+    if model is None:
+        message = f"There is no model `{name[:80]}` here; GET /v1/models lists them"
+        raise ApiError(404, "model_not_found", message, param="model")
+    if not model.upstream.on:
+        raise upstream_unavailable(f"The model `{name}` is not available at the moment.")
+    return model
+
+
+def _retry_count(headers: Mapping[bytes, bytes]) -> int | None:
+    """What OpenAI's SDKs say of their retries."""
+    text = headers.get(b"x-stainless-retry-count", b"")
+    return int(text) if text.isdigit() and len(text) < 5 else None
 
 
 def _credit_headers(admitted: Admitted, *, streamed: bool) -> list[tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from proxy.app import build_app
 from proxy.interruption import DRAINED
+from proxy.keeper import Keeper
 from proxy.services import Services
 
 __all__ = ["bind", "run"]
@@ -34,10 +35,14 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def run(services: Services, listener: socket.socket, drain: float, on_ready: Callable[[], None]) -> None:
+async def run(
+    services: Services, keeper: Keeper, listener: socket.socket, drain: float, on_ready: Callable[[], None]
+) -> None:
     """Serve until SIGTERM or SIGINT; drain: seconds that running calls get to end by themselves."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, lambda: services.pending.start(_reload(keeper)))
     config = uvicorn.Config(
-        build_app(services),
+        build_app(services, keeper),
         http=_Protocol,
         ws="none",
         lifespan="off",
@@ -54,8 +59,12 @@ async def run(services: Services, listener: socket.socket, drain: float, on_read
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     server = _Server(config, services, drain)
-    asyncio.get_running_loop().call_soon(on_ready)
+    loop.call_soon(on_ready)
     await server.serve([listener])
+
+
+async def _reload(keeper: Keeper) -> None:
+    await keeper.reload()
 
 
 class _Protocol(HttpToolsProtocol):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ledger.ledger import Ledger
-from proxy.config import Config
+from proxy.config import Config, UpstreamConfig
 from proxy.counting import TokenCounter
 from proxy.interruption import Interruptible
+from proxy.journal import Journal
+from proxy.limits import Limits
 from proxy.pending import Pending
 from proxy.people.people import People
 from proxy.telemetry.calls import CallLog
+from proxy.telemetry.metrics import Metrics
 from proxy.upstream.upstream import Upstream
 
 __all__ = ["Services"]
@@ -22,7 +26,8 @@ __all__ = ["Services"]
 class Services:
     """One server's parts.
 
-    running: calls that an upstream is answering. draining: the server is stopping and takes no new calls.
+    upstreams: by name; replaced whole, with the config. running: calls that an upstream is answering.
+    draining: the server is stopping and takes no new calls.
     """
 
     config: Config
@@ -33,6 +38,29 @@ class Services:
     admin_digest: bytes
     loop: asyncio.AbstractEventLoop
     call_log: CallLog
+    make_upstream: Callable[[UpstreamConfig], Upstream]
+    journal: Journal
+    limits: Limits
+    metrics: Metrics
     pending: Pending = field(default_factory=Pending)
     running: set[Interruptible] = field(default_factory=set)
     draining: bool = False
+    _watchers: dict[int, set[asyncio.Event]] = field(default_factory=dict)
+
+    def changed(self, account: int) -> None:
+        """Tell those who watch an account that it changed."""
+        for event in self._watchers.get(account, ()):
+            event.set()
+
+    @contextmanager
+    def watching(self, account: int) -> Iterator[asyncio.Event]:
+        """Watch an account: the event is set after each change."""
+        event = asyncio.Event()
+        self._watchers.setdefault(account, set()).add(event)
+        try:
+            yield event
+        finally:
+            watchers = self._watchers[account]
+            watchers.discard(event)
+            if not watchers:
+                del self._watchers[account]

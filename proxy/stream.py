@@ -63,9 +63,8 @@ async def serve_stream(performance: Performance, stream: ChatStream) -> None:
 
 async def _relay(p: Performance, stream: ChatStream, response: UpstreamResponse, chunks: AsyncIterator[bytes]) -> None:
     """Pass events on until the end, an error, or the upstream closes."""
-    between = p.model.upstream.timeouts.between_bytes
     async for chunk in chunks:
-        p.life.within(between)
+        p.arrived()
         await _pass_on(p, response, stream.feed(chunk))
         if stream.done or stream.error is not None:
             break

@@ -27,8 +27,7 @@ async def serve_whole(performance: Performance) -> None:
             try:
                 if response.status != 200:
                     raise refusal(response.status, response.headers, await read_error(response))
-                between = p.model.upstream.timeouts.between_bytes
-                body = await response.read(lambda: p.life.within(between))
+                body = await response.read(p.arrived)
             finally:
                 response.close()
     except Interrupted as stop:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import secrets
 import string
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine, event
-from sqlmodel import Session, SQLModel, col, or_, select
+from sqlmodel import Session, col, or_, select
 
-from proxy.people.tables import TABLES, AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, SettingRow
+from proxy.database import Database
+from proxy.people.tables import AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, SettingRow
 
 __all__ = ["Caller", "ExternalIdTaken", "People", "Profile", "digest"]
 
@@ -25,7 +21,6 @@ _SECRET_LENGTH = 40
 _PREFIX_LENGTH = 8
 _MOST_CACHED = 100_000
 _ADMIN_SETTING = "admin_key_digest"
-_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +61,11 @@ def _secret(prefix: str) -> str:
 
 
 class People:
-    """The people's side of one database file."""
+    """The people's rows."""
 
-    def __init__(self, path: str) -> None:
-        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
-        # A deferred transaction that begins to write fails at once when another writes; an immediate one waits.
-        event.listen(self._engine, "connect", _manual_transactions)
-        event.listen(self._engine, "begin", _begin_immediate)
-        self._thread = ThreadPoolExecutor(1, "people")
+    def __init__(self, database: Database) -> None:
+        self._run = database.run
         self._callers: dict[bytes, Caller | None] = {}
-        with self._engine.begin() as connection:
-            SQLModel.metadata.create_all(connection, tables=TABLES)
-
-    def close(self) -> None:
-        self._thread.shutdown()
-        self._engine.dispose()
-
-    async def _run(self, work: Callable[[Session], _Kind]) -> _Kind:
-        def inside() -> _Kind:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                return work(session)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, inside)
 
     # -- keys on the paid path
 
@@ -133,6 +111,17 @@ class People:
             )
 
         await self._run(work)
+
+    async def change_account(self, account_id: int, name: str | None, email: str | None) -> Profile:
+        """Change an account's owner; None leaves as it is."""
+
+        def work(session: Session) -> Profile:
+            row = session.get_one(AccountRow, account_id)
+            row.name = name or row.name
+            row.email = email or row.email
+            return _profile(row)
+
+        return await self._run(work)
 
     async def profile(self, account_id: int) -> Profile | None:
         def work(session: Session) -> Profile | None:
@@ -241,11 +230,3 @@ def _find_caller(session: Session, wanted: bytes) -> Caller | None:
 
 def _profile(row: AccountRow) -> Profile:
     return Profile(row.account_id, row.name, row.email, row.external_id, row.kind, row.created_at)
-
-
-def _manual_transactions(connection: Any, _record: object) -> None:
-    connection.isolation_level = None
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

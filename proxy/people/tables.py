@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-__all__ = ["TABLES", "AccountRow", "ExternalIdRow", "KeyDigestRow", "KeyRow", "SettingRow"]
+__all__ = ["PEOPLE_TABLES", "AccountRow", "ExternalIdRow", "KeyDigestRow", "KeyRow", "SettingRow"]
 
 
 def _big(*, key: bool = False) -> Any:
@@ -76,4 +76,4 @@ class SettingRow(SQLModel, table=True):
 
 
 _ROWS: tuple[type[SQLModel], ...] = (AccountRow, KeyRow, KeyDigestRow, ExternalIdRow, SettingRow)
-TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
+PEOPLE_TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]

@@ -12,6 +12,7 @@ from typing import Protocol
 from ledger.burn import BucketOrder
 from ledger.commands import Command
 from ledger.engine import apply, balance
+from ledger.loading import load_books
 from ledger.model import (
     BREAKAGE,
     DEBT,
@@ -28,7 +29,7 @@ from ledger.model import (
     PaidFrom,
     Transfer,
 )
-from ledger.store import Store, load_books
+from ledger.store import Store
 
 ACCOUNT = 7
 

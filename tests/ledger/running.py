@@ -91,7 +91,7 @@ async def in_one_batch(
 def submit(ledger: Ledger, command: Command) -> asyncio.Future[Outcome]:
     if isinstance(command, PlaceHold):
         return asyncio.ensure_future(ledger.hold(command))
-    assert not isinstance(command, (OpenAccount, IssueGrant))
+    assert isinstance(command, (Settle, Void))
     return ledger.end(command)
 
 

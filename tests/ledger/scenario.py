@@ -191,7 +191,10 @@ class _Player:
         )
 
     def _do(self, command: Command) -> Outcome:
-        return self.book.do(command, self.order, self.now)
+        outcome = self.book.do(command, self.order, self.now)
+        if not isinstance(command, OpenAccount):
+            assert self.book.page().next_due_at > self.now, "what was due is still due"
+        return outcome
 
     def _expect(self, outcome: Outcome, expected: str) -> None:
         if isinstance(outcome, Opened):

@@ -27,7 +27,7 @@ RECEIPT = "a receipt's total is its lines, its transfers, and what paid for it"
 CHARGED = "only settled calls were charged"
 NODES = "every transfer has an account and known nodes"
 EXPIRY = "expiry is noted for every account that has something to expire"
-LAW = "balances less debt are what was issued and sold less revenue and breakage"
+LAW = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
 
 _OPEN = "(SELECT account_id, grant_id FROM ledger_grant WHERE balance - held > 1 AND lost = 0 AND held > 1 LIMIT 1)"
 _GRANT = f"WHERE (account_id, grant_id) IN {_OPEN}"
@@ -37,7 +37,11 @@ _PAID = (
     " WHERE charged > 1 AND debt = 0 AND NOT late LIMIT 1)"
 )
 _TRANSFER = "WHERE (account_id, transfer_id) IN (SELECT account_id, transfer_id FROM ledger_transfer WHERE {} LIMIT 1)"
-_COPY = "INSERT INTO ledger_transfer SELECT account_id, transfer_id + 1, kind, source, target, amount, at, request"
+_COLUMNS = "(account_id, transfer_id, kind, source, target, amount, at, request)"
+_COPY = (
+    f"INSERT INTO ledger_transfer {_COLUMNS}"
+    " SELECT account_id, transfer_id + 1, kind, source, target, amount, at, request, note"
+)
 
 # What is done to the file, and the invariants that must name it.
 DAMAGE: dict[str, tuple[str, set[str]]] = {
@@ -136,7 +140,8 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
     "a hold grew": (f"UPDATE ledger_hold SET amount = amount + 1 {_HOLD}", {LEGS}),
     "a hold was deleted": (f"DELETE FROM ledger_hold {_HOLD}", {HELD}),
     "an ended hold was opened again": (
-        "INSERT INTO ledger_hold SELECT account_id, hold_id, 0, '[]', memo, created_at, 0 FROM ledger_receipt LIMIT 1",
+        "INSERT INTO ledger_hold (account_id, hold_id, amount, legs, memo, created_at, deadline)"
+        " SELECT account_id, hold_id, 0, '[]', memo, created_at, 0 FROM ledger_receipt LIMIT 1",
         {ENDED},
     ),
     "an expiry was forgotten": (f"UPDATE ledger_account SET next_due_at = {NEVER}", {EXPIRY}),
@@ -248,8 +253,8 @@ def test_a_whole_charge_made_up_with_its_journal_is_found(sound: Path, tmp_path:
         sound,
         tmp_path,
         f"UPDATE ledger_grant SET balance = balance - 1 {_GRANT}",
-        "INSERT INTO ledger_transfer SELECT account_id, 1, 'charge', grant_id, -3, 1, 1, 1 FROM ledger_grant"
-        f" WHERE (account_id, grant_id) IN {_OPEN}",
+        f"INSERT INTO ledger_transfer {_COLUMNS} SELECT account_id, 1, 'charge', grant_id, -3, 1, 1, 1"
+        f" FROM ledger_grant WHERE (account_id, grant_id) IN {_OPEN}",
     )
     assert [finding.invariant for finding in found.findings] == [RECEIPT]
 

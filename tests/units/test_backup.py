@@ -96,10 +96,10 @@ async def test_restore(tmp_path: Path) -> None:
     assert audit(target).clean
 
 
-async def test_of_a_stopped_server(tmp_path: Path) -> None:
+def test_of_a_stopped_server(tmp_path: Path) -> None:
     """A ledger that nobody runs is copied too, and nothing but the copy is left behind."""
     path, target = str(tmp_path / "farebox.db"), str(tmp_path / "a copy #1?.db")
-    await filled(path)
+    asyncio.run(filled(path))
     before = {entry.name for entry in tmp_path.iterdir()}
     backup(path, target)
     names = {entry.name for entry in tmp_path.iterdir() if not entry.name.endswith(("-shm", "-wal"))}
@@ -108,10 +108,10 @@ async def test_of_a_stopped_server(tmp_path: Path) -> None:
     assert audit(path).clean
 
 
-async def test_overwrites_nothing(tmp_path: Path) -> None:
+def test_overwrites_nothing(tmp_path: Path) -> None:
     """A target that exists is refused and stays as it was, also one that comes while the copy is taken."""
     path, target = str(tmp_path / "farebox.db"), tmp_path / "copy.db"
-    await filled(path)
+    asyncio.run(filled(path))
     target.write_text("precious")
     with pytest.raises(BackupFailed, match=r"copy\.db exists already.*name another file"):
         backup(path, str(target))
@@ -152,18 +152,18 @@ def test_no_ledger(tmp_path: Path, make: Callable[[Path], None], said: str) -> N
     assert not list(tmp_path.glob("*.part"))
 
 
-async def test_target_folder(tmp_path: Path) -> None:
+def test_target_folder(tmp_path: Path) -> None:
     """A target in a folder that is not there is refused by name."""
     path = str(tmp_path / "farebox.db")
-    await filled(path)
+    asyncio.run(filled(path))
     with pytest.raises(BackupFailed, match=r"cannot write beside .*copy\.db"):
         backup(path, str(tmp_path / "nowhere" / "copy.db"))
 
 
-async def test_damaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that does not read back whole is removed."""
     path = str(tmp_path / "farebox.db")
-    await filled(path)
+    asyncio.run(filled(path))
     copy = backups._copy
 
     def damaging(source: Path, part: Path, pages: int, progress: Callable[[int, int], None] | None) -> None:
@@ -173,15 +173,15 @@ async def test_damaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             file.write(b"\xff" * 4096)
 
     monkeypatch.setattr(backups, "_copy", damaging)
-    with pytest.raises(BackupFailed, match="damaged|malformed"):
+    with pytest.raises(BackupFailed, match=r"damaged|malformed"):
         backup(path, str(tmp_path / "copy.db"))
     assert not (tmp_path / "copy.db").exists()
 
 
-async def test_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the file system has no links the copy is renamed into place."""
     path, target = str(tmp_path / "farebox.db"), str(tmp_path / "copy.db")
-    await filled(path)
+    asyncio.run(filled(path))
 
     def no_link(*_: object) -> None:
         raise PermissionError("no links here")

@@ -309,7 +309,6 @@ def test_version_follows_prices_alone() -> None:
         "signup",
         "packs",
         "custom_pack",
-        "limits",
         "creators",
         "passthrough",
     ],

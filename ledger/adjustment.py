@@ -1,0 +1,64 @@
+"""Corrections by a signed amount: up writes off debt and grants the rest, down takes credits and owes the rest."""
+
+from __future__ import annotations
+
+from ledger.burn import BucketOrder, burnable
+from ledger.commands import Adjust
+from ledger.errors import Conflict
+from ledger.grants import add_grant
+from ledger.model import ADJUSTED, ADJUSTMENT, DEBT, Adjusted, Book, Grant, PaidFrom, Transfer
+
+__all__ = ["adjust"]
+
+
+def adjust(book: Book, command: Adjust, order: BucketOrder, now: int) -> Adjusted:
+    """Post an adjustment; raises Conflict for one of 0."""
+    if command.amount > 0:
+        return _raise(book, command, now)
+    if command.amount < 0:
+        return _lower(book, command, order, now)
+    raise Conflict("an adjustment is above or below 0")
+
+
+def _raise(book: Book, command: Adjust, now: int) -> Adjusted:
+    reduced = min(book.debt, command.amount)
+    if reduced:
+        book.debt -= reduced
+        book.changed = True
+        book.transfers.append(_transfer(ADJUSTMENT, DEBT, reduced, command, now))
+    rest = command.amount - reduced
+    if not rest:
+        return Adjusted(reduced, None)
+    grant = Grant(
+        grant_id=command.grant_id,
+        bucket=command.bucket,
+        source=ADJUSTED,
+        paid=False,
+        granted=rest,
+        effective_at=now,
+        expires_at=command.expires_at,
+        created_at=now,
+        note=command.reason,
+    )
+    add_grant(book, grant, "adjustment", now, note=command.reason)
+    return Adjusted(reduced, grant)
+
+
+def _lower(book: Book, command: Adjust, order: BucketOrder, now: int) -> Adjusted:
+    takes, owed = burnable(book, order, -command.amount, now)
+    for grant_id, take in takes:
+        book.balance[grant_id] -= take
+        # It was not spent: a bucket's count of used-up grants must not include it.
+        book.lost[grant_id] += take
+        book.touched.add(grant_id)
+        book.transfers.append(_transfer(grant_id, ADJUSTMENT, take, command, now))
+    if owed:
+        book.debt += owed
+        book.changed = True
+        book.transfers.append(_transfer(DEBT, ADJUSTMENT, owed, command, now))
+    taken = tuple(PaidFrom(grant_id, book.grants[grant_id].bucket, take) for grant_id, take in takes)
+    return Adjusted(0, None, taken, owed)
+
+
+def _transfer(source: int, target: int, amount: int, command: Adjust, now: int) -> Transfer:
+    return Transfer("adjustment", source, target, amount, now, None, command.reason)

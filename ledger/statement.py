@@ -1,0 +1,56 @@
+"""An account's statement: its journal as the account's owner reads it, with the running balance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from ledger.model import DEBT
+
+__all__ = ["Entry", "read_statement"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One transfer: kind is grant, charge, refund, expiry, void, debt, repayment or adjustment.
+
+    amount: signed by its effect on the balance, which is Σ credits − debt; a repayment moves credits to debt, so that
+    it shows what was repaid and leaves the balance as it was. bucket: None where only debt moved. request: a hold id.
+    """
+
+    entry_id: int
+    at: int
+    kind: str
+    bucket: str | None
+    amount: int
+    balance: int
+    request: int | None
+    note: str | None
+
+
+def _owned(node: str) -> str:
+    return f"({node} > 0 OR {node} = {DEBT})"
+
+
+# What enters an account's own nodes raises its balance, what leaves them lowers it; within them nothing changes.
+_EFFECT = f"amount * ({_owned('target')} - {_owned('source')})"
+_STATEMENT = f"""
+    WITH page AS (
+        SELECT transfer_id, at, kind, source, target, amount, request, note, {_EFFECT} AS effect FROM ledger_transfer
+        WHERE account_id = :account AND transfer_id < :after ORDER BY transfer_id DESC LIMIT :limit),
+    earlier AS (
+        SELECT COALESCE(SUM({_EFFECT}), 0) AS balance FROM ledger_transfer
+        WHERE account_id = :account AND transfer_id < (SELECT MIN(transfer_id) FROM page))
+    SELECT p.transfer_id, p.at, p.kind, g.bucket, CASE p.kind WHEN 'repayment' THEN p.amount ELSE p.effect END,
+        earlier.balance + SUM(p.effect) OVER (ORDER BY p.transfer_id),
+        p.request, CASE p.kind WHEN 'grant' THEN g.note ELSE p.note END
+    FROM page p CROSS JOIN earlier
+    LEFT JOIN ledger_grant g ON g.account_id = :account AND g.grant_id = MAX(p.source, p.target)
+    ORDER BY p.transfer_id DESC"""
+
+
+def read_statement(connection: Connection, account_id: int, limit: int, after: int | None) -> list[Entry]:
+    """Read a page of an account's statement, newest first; after: only what is older than this entry."""
+    values = {"account": account_id, "after": 2**63 - 1 if after is None else after, "limit": limit}
+    return [Entry(*row) for row in connection.execute(text(_STATEMENT), values)]

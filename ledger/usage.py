@@ -1,0 +1,221 @@
+"""Reads of calls: every call that got a hold, once, held or ended; listed, exported, and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import orjson
+from sqlalchemy import Connection, text
+
+from ledger.model import PaidFrom
+
+__all__ = [
+    "MEMBERS",
+    "Recorded",
+    "Total",
+    "Which",
+    "find_call",
+    "list_orphans",
+    "list_usage",
+    "summarize",
+    "usage_page",
+]
+
+MEMBERS: Final = ("thread", "run", "model", "operation", "app", "key")
+"""The memo's members that calls can be asked for by."""
+
+_NANO = 10**9
+# Every zone's offset since 1970 is a multiple of this but a few of seconds long gone, so days can be made of them.
+_QUARTER_HOUR = 900_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A call as the ledger knows it; status: held, settled, voided or orphaned; refunded: nanocredits so far."""
+
+    hold_id: int
+    status: str
+    charged: int
+    debt: int
+    paid_from: tuple[PaidFrom, ...]
+    memo: bytes
+    created_at: int
+    ended_at: int | None
+    account_id: int
+    refunded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which calls are meant: of one account or of all, by exact values of the memo's MEMBERS, by time of creation.
+
+    since is inclusive, until exclusive, in microseconds. Raises ValueError for a member that is none of MEMBERS.
+    """
+
+    account_id: int | None = None
+    members: Mapping[str, str] = field(default_factory=dict)
+    since: int | None = None
+    until: int | None = None
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.members if name not in MEMBERS]
+        if unknown:
+            raise ValueError(f"calls can't be asked for by {', '.join(unknown)}")
+
+    def condition(self) -> tuple[str, dict[str, Any]]:
+        """Write the SQL condition on a table of calls, and its parameters."""
+        conditions, values = ["1"], dict[str, Any]()
+        for column, operator, value in (
+            ("account_id", "=", self.account_id),
+            ("created_at", ">=", self.since),
+            ("created_at", "<", self.until),
+        ):
+            if value is not None:
+                name = f"value_{len(values)}"
+                conditions.append(f"{column} {operator} :{name}")
+                values[name] = value
+        for member, wanted in self.members.items():
+            conditions.append(f"{_member(member)} = :member_{member}")
+            values[f"member_{member}"] = wanted
+        return " AND ".join(conditions), values
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Calls of one key; key: None where the memo has none. total: charged less refunded, in nanocredits."""
+
+    key: str | None
+    calls: int
+    total: int
+
+
+def find_call(connection: Connection, account_id: int, hold_id: int) -> Recorded | None:
+    """Find a call, held or ended, or None."""
+    call = "account_id = :account AND hold_id = :hold"
+    # One statement, so that a call that ends meanwhile is found in one place or the other.
+    row = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM (SELECT {_HELD} FROM ledger_hold WHERE {call}"
+            f" UNION ALL SELECT {_CALL} FROM ledger_receipt WHERE {call}) c"
+        ),
+        {"account": account_id, "hold": hold_id},
+    ).first()
+    return None if row is None else _recorded(row)
+
+
+def list_usage(connection: Connection, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
+    """List calls, newest first; after: (hold id, account id) of the last one seen.
+
+    Of one account it reads as many as it lists; of all accounts every call is looked at.
+    """
+    if which.account_id is None:
+        return _calls(connection, which, "(hold_id, account_id) < (:after_hold, :after_account)", _NEWEST, limit, after)
+    # One account's calls lie in this order already.
+    return _calls(connection, which, "hold_id < :after_hold", "hold_id DESC", limit, after)
+
+
+def usage_page(connection: Connection, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
+    """List calls account by account, newest first in each: the order in which all of them are cheap to walk through."""
+    if which.account_id is not None:
+        return list_usage(connection, which, limit, after)
+    order = "account_id DESC, hold_id DESC"
+    return _calls(connection, which, "(account_id, hold_id) < (:after_account, :after_hold)", order, limit, after)
+
+
+def list_orphans(connection: Connection, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
+    """List calls of all accounts whose process died and that were not settled since, newest first."""
+    hold, account = after or _BEYOND
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM ledger_receipt c WHERE status = 'orphaned'"
+            f" AND (hold_id, account_id) < (:hold, :account) ORDER BY {_NEWEST} LIMIT :limit"
+        ),
+        {"hold": hold, "account": account, "limit": limit},
+    )
+    return [_recorded(row) for row in rows]
+
+
+def summarize(connection: Connection, which: Which, by: str, timezone: str) -> list[Total]:
+    """Sum calls up by a member of MEMBERS, the dearest first, or by `day` in a time zone, the newest first.
+
+    Refunds count where their call does. Raises ValueError for another `by`, ZoneInfoNotFoundError.
+    """
+    if by == "day":
+        return _days(_sums(connection, which, f"created_at / {_QUARTER_HOUR}"), ZoneInfo(timezone))
+    if by not in MEMBERS:
+        raise ValueError(f"calls can't be summed up by {by}")
+    sums = _sums(connection, which, _member(by))
+    totals = [Total(None if key is None else str(key), calls, total) for key, calls, total in sums]
+    return sorted(totals, key=lambda total: (-total.total, -total.calls, total.key or ""))
+
+
+def _days(sums: Sequence[tuple[Any, int, int]], zone: ZoneInfo) -> list[Total]:
+    days: dict[str, Total] = {}
+    for quarter, calls, total in sums:
+        moment = _EPOCH + timedelta(microseconds=quarter * _QUARTER_HOUR)
+        day = moment.astimezone(zone).date().isoformat()
+        before = days.get(day, Total(day, 0, 0))
+        days[day] = Total(day, before.calls + calls, before.total + total)
+    return [days[day] for day in sorted(days, reverse=True)]
+
+
+_NEWEST = "hold_id DESC, account_id DESC"
+_BEYOND = (2**63 - 1, 2**63 - 1)
+_REFUNDED = (
+    "(SELECT COALESCE(SUM(f.amount), 0) FROM ledger_refund f"
+    " WHERE f.account_id = c.account_id AND f.hold_id = c.hold_id)"
+)
+_CALL = "account_id, hold_id, status, charged, debt, paid_from, memo, created_at, ended_at"
+_HELD = (
+    "account_id, hold_id, 'held' AS status, 0 AS charged, 0 AS debt, '[]' AS paid_from, memo, created_at,"
+    " NULL AS ended_at"
+)
+_COLUMNS = f"{_CALL}, {_REFUNDED} AS refunded"
+
+
+def _member(name: str) -> str:
+    """Write the SQL of a memo's member; a memo that is no JSON has none. The name is one of MEMBERS."""
+    return f"CASE json_valid(CAST(memo AS TEXT)) WHEN 1 THEN json_extract(CAST(memo AS TEXT), '$.{name}') END"
+
+
+def _calls(
+    connection: Connection, which: Which, beyond: str, order: str, limit: int, after: tuple[int, int] | None
+) -> list[Recorded]:
+    condition, values = which.condition()
+    hold, account = after or _BEYOND
+    # One statement, so that a call that ends meanwhile is neither missed nor listed twice.
+    rows = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM (SELECT {_HELD} FROM ledger_hold WHERE {condition} AND {beyond}"
+            f" UNION ALL SELECT {_CALL} FROM ledger_receipt WHERE {condition} AND {beyond}"
+            f" ORDER BY {order} LIMIT :limit) c ORDER BY {order}"
+        ),
+        {**values, "after_hold": hold, "after_account": account, "limit": limit},
+    )
+    return [_recorded(row) for row in rows]
+
+
+def _recorded(row: Any) -> Recorded:
+    account, hold, status, charged, debt, paid_from, memo, created, ended, refunded = row
+    paid = tuple(PaidFrom(*item) for item in orjson.loads(paid_from))
+    return Recorded(hold, status, charged, debt, paid, memo, created, ended, account, refunded)
+
+
+def _sums(connection: Connection, which: Which, key: str) -> list[tuple[Any, int, int]]:
+    """Returns [(key, calls, total)]; SQL adds whole credits and the rest apart, as all accounts' may pass 64 bits."""
+    condition, values = which.condition()
+    rows = connection.execute(
+        text(
+            f"SELECT key, COUNT(*), SUM(net / {_NANO}), SUM(net % {_NANO})"
+            f" FROM (SELECT {key} AS key, charged - {_REFUNDED} AS net"
+            f" FROM (SELECT {_HELD} FROM ledger_hold WHERE {condition}"
+            f" UNION ALL SELECT {_CALL} FROM ledger_receipt WHERE {condition}) c) GROUP BY key"
+        ),
+        values,
+    )
+    return [(key, calls, whole * _NANO + rest) for key, calls, whole, rest in rows]

@@ -1,0 +1,49 @@
+"""The proxy's own tables: a connection and a thread beside the ledger's, on the same file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Table, create_engine, event
+from sqlmodel import Session, SQLModel
+
+__all__ = ["Database"]
+
+_Kind = TypeVar("_Kind")
+
+
+class Database:
+    """Runs work on the tables of the rooms; one piece at a time, each in a transaction of its own."""
+
+    def __init__(self, path: str, tables: Sequence[Table]) -> None:
+        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+        # A deferred transaction that begins to write fails at once when another writes; an immediate one waits.
+        event.listen(self._engine, "connect", _manual_transactions)
+        event.listen(self._engine, "begin", _begin_immediate)
+        self._thread = ThreadPoolExecutor(1, "database")
+        with self._engine.begin() as connection:
+            SQLModel.metadata.create_all(connection, tables=tables)
+
+    async def run(self, work: Callable[[Session], _Kind]) -> _Kind:
+        """Carry `work` out in a transaction, beside the event loop."""
+
+        def inside() -> _Kind:
+            with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                return work(session)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, inside)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._engine.dispose()
+
+
+def _manual_transactions(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

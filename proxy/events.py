@@ -1,0 +1,56 @@
+"""`GET /v1/credits/events`: the balance, sent again after each change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from proxy.caller import headers_of, identify
+from proxy.credits import balance_object
+from proxy.services import Services
+
+__all__ = ["routes"]
+
+_LOOK_SECONDS = 15.0
+_SETTLING_SECONDS = 0.05
+
+
+def routes(services: Services) -> list[Route]:
+    """The events' route; open at zero credits."""
+
+    async def events(request: Request) -> Response:
+        caller = await identify(services, headers_of(request.scope))
+        return StreamingResponse(
+            _balances(services, caller.account_id),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
+        )
+
+    return [Route("/v1/credits/events", events)]
+
+
+async def _balances(services: Services, account: int) -> AsyncIterator[bytes]:
+    with services.watching(account) as changed:
+        last = b""
+        while not services.draining:
+            # Cleared before the look, so that a change during it is looked at again.
+            changed.clear()
+            balance = orjson.dumps(await balance_object(services.ledger, services.config, account))
+            if balance != last:
+                last = balance
+                yield b"event: balance\ndata: " + balance + b"\n\n"
+            else:
+                yield b": nothing new\n\n"
+            try:
+                # Time changes balances too: what expires is seen at the next look at the latest.
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await changed.wait()
+                # A call's hold and settlement, or many calls at once, are one event.
+                await asyncio.sleep(_SETTLING_SECONDS)
+            except TimeoutError:
+                continue

@@ -1,0 +1,77 @@
+"""The price table as people read it: `farebox check` prints it, the admin API shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pricing.table import Bound, OperationPrice, Rules
+from proxy.config import Config
+
+__all__ = ["price_list", "prices_object", "rules_object"]
+
+
+def rules_object(rules: Rules, least: Bound | None, most: Bound | None) -> dict[str, Any]:
+    """Show prices as the operator wrote them: a text a meter, or the list of its rules."""
+    shown: dict[str, Any] = {
+        meter: chosen[0].price.text
+        if len(chosen) == 1
+        else [{"when": dict(rule.when) or None, "price": rule.price.text} for rule in chosen]
+        for meter, chosen in rules.items()
+    }
+    for name, bound in (("min", least), ("max", most)):
+        if bound is not None:
+            shown[name] = bound.text
+    return shown
+
+
+def prices_object(config: Config) -> dict[str, Any]:
+    """Show the whole table."""
+    return {
+        "models": {name: rules_object(m.rules, m.least, m.most) for name, m in config.table.models.items()},
+        "operations": {name: _operation(config, name, price) for name, price in config.table.operations.items()},
+        "surcharges": {meter: price.text for meter, price in config.table.surcharges.items()},
+    }
+
+
+def _operation(config: Config, name: str, price: OperationPrice) -> dict[str, Any]:
+    operation = config.operations[name]
+    shown = {
+        "title": operation.title,
+        "endpoint": operation.endpoint,
+        "model": operation.model,
+        "class": operation.klass,
+        "multiply": price.multiply_text or None,
+        "typical": list(operation.typical) if operation.typical else None,
+        **rules_object(price.rules, price.least, price.most),
+    }
+    return {member: value for member, value in shown.items() if value is not None}
+
+
+def price_list(config: Config) -> str:
+    """Write the table as text, as users will see it."""
+    credit = config.credit
+    lines = [f"Prices {config.table.version}, in {credit.plural} (1 {credit.name} = ${credit.usd})", ""]
+    for name, model in config.models.items():
+        off = "" if model.upstream.on else f"  (off: upstream {model.upstream.name} has no api_key)"
+        lines.append(f"{model.title} ({name}){off}")
+        lines += _prices(rules_object(model.price.rules, model.price.least, model.price.most))
+    if config.table.surcharges:
+        lines += ["Surcharges, on any call"]
+        lines += _prices({meter: price.text for meter, price in config.table.surcharges.items()})
+    for name, price in config.table.operations.items():
+        shown = _operation(config, name, price)
+        lines.append(f"{shown.pop('title')} ({name})")
+        lines += _prices(shown)
+    return "\n".join(lines)
+
+
+def _prices(shown: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, value in shown.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            for rule in value:
+                when = ", ".join(f"{k} {v}" for k, v in (rule["when"] or {}).items()) or "otherwise"
+                lines.append(f"  {name:<22} {rule['price']}  ({when})")
+        else:
+            lines.append(f"  {name:<22} {'–'.join(value) if isinstance(value, list) else value}")
+    return [*lines, ""]

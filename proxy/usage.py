@@ -1,0 +1,173 @@
+"""What calls cost, listed: usage with filters and exports, sums, and the account's statement."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from ledger.ledger import Ledger
+from ledger.usage import MEMBERS, Recorded, Which
+from pricing.amounts import format_credits
+from proxy.caller import headers_of, identify
+from proxy.credits import receipt_object
+from proxy.errors import bad_request
+from proxy.ids import account_id, object_id, parse_object
+from proxy.jsonapi import JSON, page, parse_timestamp, read_page, timestamp
+from proxy.services import Services
+
+__all__ = ["routes", "statement_answer", "usage_answer", "usage_summary"]
+
+_COLUMNS = (
+    "id",
+    "account",
+    "created_at",
+    "settled_at",
+    "status",
+    "ended",
+    "endpoint",
+    "model",
+    "operation",
+    "app",
+    "thread",
+    "run",
+    "key",
+    "price_version",
+    "estimated",
+    "total",
+    "debt",
+    "refunded",
+    "usage",
+)
+_BY = (*MEMBERS, "day")
+
+
+def routes(services: Services) -> list[Route]:
+    """The caller's own usage; open at zero credits."""
+
+    async def usage(request: Request) -> Response:
+        caller = await identify(services, headers_of(request.scope))
+        return await usage_answer(services, request, caller.account_id)
+
+    async def summary(request: Request) -> Response:
+        caller = await identify(services, headers_of(request.scope))
+        return await usage_summary(services, request, caller.account_id)
+
+    async def statement(request: Request) -> Response:
+        caller = await identify(services, headers_of(request.scope))
+        return await statement_answer(services, request, caller.account_id)
+
+    return [
+        Route("/v1/credits/usage", usage),
+        Route("/v1/credits/usage/summary", summary),
+        Route("/v1/credits/statement", statement),
+    ]
+
+
+def _which(request: Request, account: int | None) -> Which:
+    """Read the filters; raises ApiError 422 naming the one that is wrong."""
+    query = request.query_params
+    known = {*MEMBERS, "since", "until", "limit", "after", "by", "period"}
+    for name in query:
+        if name not in known:
+            shown = ", ".join(sorted(known - {"by", "period"}))
+            raise bad_request(f"`{name[:40]}` is no filter; known: {shown}", name[:40], status=422)
+    times = {name: parse_timestamp(query[name], name) if name in query else None for name in ("since", "until")}
+    return Which(account, {name: query[name] for name in MEMBERS if name in query}, times["since"], times["until"])
+
+
+def _row(recorded: Recorded, *, account: bool) -> dict[str, Any]:
+    """Show a call: its receipt without lines and what paid for it, but with what it used."""
+    receipt = receipt_object(recorded.account_id, recorded)
+    del receipt["lines"], receipt["paid_from"]
+    usage: Mapping[str, str] = orjson.loads(recorded.memo)["usage"]
+    shown = {**receipt, "object": "credits.usage", "usage": usage}
+    return {**shown, "account": account_id(recorded.account_id)} if account else shown
+
+
+async def usage_answer(services: Services, request: Request, account: int | None) -> Response:
+    """List calls, or export all of them as CSV or JSONL; account: whose, None for everybody's."""
+    which = _which(request, account)
+    accept = request.headers.get("accept", "")
+    if "text/csv" in accept:
+        return StreamingResponse(_csv(services.ledger, which), media_type="text/csv; charset=utf-8")
+    if "application/jsonl" in accept:
+        return StreamingResponse(_jsonl(services.ledger, which), media_type="application/jsonl")
+    limit, after = read_page(request)
+    calls = await services.ledger.usage(which, limit + 1, parse_object("req", after) or (0, 0) if after else None)
+    return page([_row(call, account=account is None) for call in calls], limit)
+
+
+async def _jsonl(ledger: Ledger, which: Which) -> AsyncIterator[bytes]:
+    async for calls in ledger.usage_pages(which):
+        yield b"".join(orjson.dumps(_row(call, account=which.account_id is None)) + b"\n" for call in calls)
+
+
+async def _csv(ledger: Ledger, which: Which) -> AsyncIterator[bytes]:
+    yield (",".join(_COLUMNS) + "\r\n").encode()
+    async for calls in ledger.usage_pages(which):
+        text = io.StringIO()
+        writer = csv.writer(text)
+        for call in calls:
+            row = _row(call, account=True)
+            row["usage"] = " ".join(f"{meter}={quantity}" for meter, quantity in row["usage"].items())
+            writer.writerow([_cell(row[column]) for column in _COLUMNS])
+        yield text.getvalue().encode()
+
+
+def _cell(value: object) -> str:
+    """Write a cell; a text that a spreadsheet would run as a formula is quoted, it may come from a caller's header."""
+    if value is None:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "'" + text if text[:1] in ("=", "+", "@", "\t", "\r") else text
+
+
+async def usage_summary(services: Services, request: Request, account: int | None) -> Response:
+    """Sum calls up; by default those of the current period, which without a plan is the month in the account's zone."""
+    which = _which(request, account)
+    by = request.query_params.get("by", "operation")
+    if by not in _BY:
+        raise bad_request(f"`by` must be one of {', '.join(_BY)}", "by", status=422)
+    period = request.query_params.get("period", "current")
+    if period not in ("current", "all"):
+        raise bad_request("`period` must be current or all", "period", status=422)
+    zone = "UTC"
+    if account is not None:
+        zone = (await services.ledger.balance(account, ())).timezone
+    if which.since is None and which.until is None and period == "current":
+        start = datetime.now(ZoneInfo(zone)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        which = Which(account, which.members, int(start.timestamp()) * 1_000_000, None)
+    totals = await services.ledger.summary(which, by, timezone=zone)
+    rows = [{"key": total.key, "calls": total.calls, "total": format_credits(total.total)} for total in totals]
+    return JSON({"object": "list", "data": rows, "has_more": False, "next": None})
+
+
+async def statement_answer(services: Services, request: Request, account: int) -> Response:
+    """List what changed an account's balance, newest first."""
+    limit, after = read_page(request)
+    ids = parse_object("entry", after) if after else None
+    entries = await services.ledger.statement(account, limit + 1, ids[0] if ids else 0 if after else None)
+    rows = [
+        {
+            "object": "credits.entry",
+            "id": object_id("entry", entry.entry_id, account),
+            "at": timestamp(entry.at),
+            "type": entry.kind,
+            "bucket": entry.bucket,
+            "amount": format_credits(entry.amount),
+            "balance": format_credits(entry.balance),
+            "request": None if entry.request is None else object_id("req", entry.request, account),
+            "note": entry.note,
+        }
+        for entry in entries
+    ]
+    return page(rows, limit)
