@@ -36,6 +36,7 @@ class GroupCommit:
         self._most_waiting = most_waiting
         self._now = 0
         self._closed = False
+        self.on_batch: Callable[[int], object] = lambda size: None
         self._waiting = 0
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -56,6 +57,11 @@ class GroupCommit:
         self._waiting += 1
         self._queue.put((command, future))
         return future
+
+    @property
+    def waiting(self) -> int:
+        """How many commands are queued or being committed."""
+        return self._waiting
 
     def now(self) -> int:
         """Read the ledger's time, in microseconds since 1970; it never steps back."""
@@ -107,6 +113,7 @@ class GroupCommit:
 
     def _give(self, results: list[_Result]) -> None:
         self._waiting -= len(results)
+        self.on_batch(len(results))
         for future, outcome in results:
             if future.done():
                 continue

@@ -67,7 +67,7 @@ def void_grant(book: Book, command: VoidGrant, now: int) -> Voided:
         raise UnknownGrant(f"no grant {grant_id} in account {book.account_id}")
     if grant_id in book.voided:
         return Voided(grant, 0, book.held[grant_id], book.voided[grant_id], new=False)
-    book.voided[grant_id] = now
+    book.voided = {**book.voided, grant_id: now}
     book.touched.add(grant_id)
     amount = release(book, grant_id, now, note=command.reason)
     return Voided(grant, amount, book.held[grant_id], now)

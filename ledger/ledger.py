@@ -112,6 +112,15 @@ class Ledger:
         self._store.close()
         self._lock.release()
 
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for their commit."""
+        return self._commit.waiting
+
+    def watch_batches(self, on_batch: Callable[[int], object]) -> None:
+        """Have `on_batch` told the size of every commit, on the event loop."""
+        self._commit.on_batch = on_batch
+
     def next_id(self) -> int:
         """Make an id for an account, grant, key or hold; ids sort by time."""
         return self._ids.next()

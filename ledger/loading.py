@@ -93,7 +93,7 @@ def _add_lot(book: Book, row: tuple[int, ...]) -> None:
     book.held[grant.grant_id] = row[1]
     book.lost[grant.grant_id] = row[2]
     if row[3] is not None:
-        book.voided[grant.grant_id] = row[3]
+        book.voided = {**book.voided, grant.grant_id: row[3]}
 
 
 def _load_source(cursor: sqlite3.Cursor, book: Book, source_key: str) -> None:
@@ -118,7 +118,8 @@ def _load_corrected(cursor: sqlite3.Cursor, books: dict[int, Book], commands: li
             ended = books[account].ended.get(hold)
             grants += [[account, paid.grant_id] for paid in ended.paid_from] if ended else []
         for account, made in load_refunds(cursor, calls):
-            books[account].refunds.setdefault(made.hold_id, []).append(made)
+            book = books[account]
+            book.refunds = {**book.refunds, made.hold_id: (*book.refunds.get(made.hold_id, ()), made)}
     for row in cursor.execute(_LOAD_GRANTS, (json_text(grants),)).fetchall():
         _add_lot(books[row[0]], row[1:])
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 __all__ = [
     "ADJUSTED",
@@ -270,6 +270,15 @@ class Balance:
     """Live grants in burn-down order, with balance and held."""
 
 
+# Shared, as few pages have any: a batch is hundreds of pages, and each container of a page is work for the garbage
+# collector. So these are replaced and not changed.
+_NOTHING: Final[Mapping[int, Any]] = {}
+
+
+def _nothing() -> Mapping[int, Any]:
+    return _NOTHING
+
+
 @dataclass(slots=True)
 class Book:
     """One account's page, the engine's working copy: loaded, changed in memory, written back whole or thrown away.
@@ -292,13 +301,13 @@ class Book:
     lost: dict[int, int] = field(default_factory=dict)
     holds: dict[int, Hold] = field(default_factory=dict)
     ended: dict[int, Ended] = field(default_factory=dict)
-    voided: dict[int, int] = field(default_factory=dict)
-    refunds: dict[int, list[Refunded]] = field(default_factory=dict)
+    voided: Mapping[int, int] = field(default_factory=_nothing)
+    refunds: Mapping[int, tuple[Refunded, ...]] = field(default_factory=_nothing)
     changed: bool = False
     touched: set[int] = field(default_factory=set)
-    reopened: set[int] = field(default_factory=set)
+    reopened: frozenset[int] = frozenset()
     issued: list[Grant] = field(default_factory=list)
     placed: list[Hold] = field(default_factory=list)
     closed: list[Ended] = field(default_factory=list)
-    refunded: list[Refunded] = field(default_factory=list)
+    refunded: tuple[Refunded, ...] = ()
     transfers: list[Transfer] = field(default_factory=list)

@@ -32,7 +32,7 @@ def refund(book: Book, command: Refund, now: int) -> Refunded | RefundRefused:
     ended = book.ended.get(command.hold_id)
     if ended is None:
         raise UnknownHold(f"no call {command.hold_id} of account {book.account_id} has ended")
-    earlier = book.refunds.setdefault(command.hold_id, [])
+    earlier = book.refunds.get(command.hold_id, ())
     for recorded in earlier:
         if recorded.refund_id == command.refund_id:
             return recorded
@@ -59,8 +59,8 @@ def refund(book: Book, command: Refund, now: int) -> Refunded | RefundRefused:
         _add_bonus(book, bonus, command, now)
         to.append(PaidBack(command.refund_id, command.bonus_bucket, bonus))
     made = Refunded(command.refund_id, command.hold_id, amount, tuple(to), reduced, command.reason, now)
-    earlier.append(made)
-    book.refunded.append(made)
+    book.refunds = {**book.refunds, made.hold_id: (*earlier, made)}
+    book.refunded = (*book.refunded, made)
     return made
 
 
@@ -88,7 +88,7 @@ def _reduce_debt(book: Book, share: int, command: Refund, now: int) -> int:
 def _give_back(book: Book, grant_id: int, share: int, command: Refund, now: int) -> None:
     book.balance[grant_id] += share
     book.touched.add(grant_id)
-    book.reopened.add(grant_id)
+    book.reopened |= {grant_id}
     book.transfers.append(_transfer(grant_id, share, command, now))
     if is_dead(book, grant_id, now):
         release(book, grant_id, now, command.hold_id)

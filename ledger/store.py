@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 
@@ -64,6 +65,8 @@ class Store:
     def __init__(self, path: str) -> None:
         if sqlite3.sqlite_version_info < (3, 38):
             raise LedgerUnavailable(f"SQLite {sqlite3.sqlite_version} is too old; 3.38 or newer is needed")
+        # It holds people's balances: nobody else's to read. What SQLite puts beside it gets the same mode.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._cursor = self._connection.cursor()
         self._ids = IdSource()

@@ -49,6 +49,9 @@ OUTPUT = "output_tokens"
 TOKEN_WHOLES = (INPUT, OUTPUT)
 
 
+_PARTS = {name: tuple(meter.name for meter in METERS.values() if meter.whole == name) for name in METERS}
+
+
 def parts_of(whole: str) -> tuple[str, ...]:
     """Name the meters contained in `whole`, in the order in which they take their share."""
-    return tuple(meter.name for meter in METERS.values() if meter.whole == whole)
+    return _PARTS[whole]

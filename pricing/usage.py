@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from pricing.meters import METERS, TOKEN_WHOLES, parts_of
+from pricing.meters import METERS
 
 __all__ = ["Quantity", "Usage", "impossible"]
 
@@ -30,9 +30,8 @@ def impossible(usage: Usage) -> str | None:
             return f"{name} is not an integer"
         if quantity < 0:
             return f"{name} is negative"
-    for whole in TOKEN_WHOLES:
-        total = usage.get(whole, 0)
-        for part in parts_of(whole):
-            if usage.get(part, 0) > total:
-                return f"{part} is above {whole}"
+    for name, quantity in usage.items():
+        whole = METERS[name].whole
+        if whole is not None and quantity > usage.get(whole, 0):
+            return f"{name} is above {whole}"
     return None

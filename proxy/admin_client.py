@@ -46,7 +46,7 @@ async def _send(
         f"/admin/v1{path}",
         headers={"authorization": f"Bearer {key}"},
         params=fields if method == "GET" else None,
-        json=dict(fields) if method == "POST" else None,
+        json=dict(fields) if method in ("POST", "PATCH") else None,
     )
     try:
         document = response.json()

@@ -37,7 +37,7 @@ from proxy.receipts import died
 from proxy.serve import PaidEndpoint
 from proxy.services import Services
 from proxy.telemetry.calls import CallLog
-from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
 from proxy.upstream.demo import DemoUpstream
 from proxy.upstream.openai import OpenAIUpstream
 from proxy.upstream.upstream import Upstream
@@ -74,6 +74,8 @@ async def open_services(
 
     ledger = await Ledger.open(path, buckets, owner=owner, orphan_memo=died)
     database = Database(path, [*PEOPLE_TABLES, *JOURNAL_TABLES])
+    ledger.watch_batches(metrics.batch)
+    metrics.watch_queue(lambda: ledger.waiting)
     people, journal = People(database), Journal(database)
 
     def make_upstream(wanted: UpstreamConfig) -> Upstream:
@@ -116,7 +118,7 @@ def build_app(services: Services, keeper: Keeper | None = None) -> ASGIApp:
         return answer({"status": "stopping" if services.draining else "ready"}, 503 if services.draining else 200)
 
     async def metrics(request: Request) -> Response:
-        return Response(services.metrics.render(), media_type="text/plain; version=0.0.4")
+        return Response(services.metrics.render(), media_type=CONTENT_TYPE)
 
     async def described(request: Request) -> Response:
         return answer(openapi.openapi_document())

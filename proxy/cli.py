@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from ledger.audit import audit as run_audit
 from ledger.errors import LedgerError
 from pricing.amounts import format_credits
-from pricing.errors import ConfigError
-from proxy.config import Config, load_config, parse_config
+from proxy import cli_admin
+from proxy.cli_options import config_option, fail, json_option, read_config, say, with_options
+from proxy.config import Config, parse_config
 from proxy.ids import object_id
 
 __all__ = ["main"]
@@ -24,31 +24,10 @@ __all__ = ["main"]
 _SHIPPED = (Path(__file__).parent / "config.yaml", Path(__file__).parent.parent / "config.yaml")
 
 
-def _say(text: str) -> None:
-    click.echo(text, err=True)
-
-
-def _fail(text: str) -> NoReturn:
-    _say(f"farebox: {text}")
-    sys.exit(1)
-
-
-def _config(path: str | None) -> Config:
-    chosen = path or os.environ.get("FAREBOX_CONFIG") or "config.yaml"
-    try:
-        config = load_config(Path(chosen), os.environ)
-    except ConfigError as error:
-        _say(str(error))
-        sys.exit(1)
-    for warning in config.warnings:
-        _say(f"warning: {warning}")
-    return config
-
-
 def _shipped_config() -> Config:
     path = next((path for path in _SHIPPED if path.is_file()), None)
     if path is None:
-        _fail("the shipped config.yaml is missing; reinstall Farebox")
+        fail("the shipped config.yaml is missing; reinstall Farebox")
     return parse_config(path.read_text(encoding="utf-8"), str(path), os.environ)
 
 
@@ -59,13 +38,9 @@ def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
         uvloop.run(work())
     except LedgerError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
-_config_option = click.option(
-    "--config", metavar="FILE", help="The config file [default: $FAREBOX_CONFIG or config.yaml]."
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 _serve_options = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
     click.option(
@@ -82,15 +57,6 @@ _serve_options = (
 )
 
 
-def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="farebox")
 def main() -> None:
@@ -98,7 +64,7 @@ def main() -> None:
 
 
 @main.command()
-@_with(_config_option, *_serve_options)
+@with_options(config_option, *_serve_options)
 @click.option(
     "--workers",
     default=1,
@@ -109,13 +75,13 @@ def main() -> None:
 def serve(config: str | None, host: str, port: int, drain: float, log_json: bool, workers: int) -> None:
     """Run the proxy; creates the database first."""
     if workers > 1:
-        _fail("--workers above 1 needs PostgreSQL, and this release stores in SQLite; run one worker")
-    loaded = _config(config)
+        fail("--workers above 1 needs PostgreSQL, and this release stores in SQLite; run one worker")
+    loaded = read_config(config)
     _serve(loaded, host, port, drain, log_json, demo=False)
 
 
 @main.command()
-@_with(*_serve_options)
+@with_options(*_serve_options)
 def demo(host: str, port: int, drain: float, log_json: bool) -> None:
     """Run the proxy with nothing to set up, and show how to call it."""
     _serve(_shipped_config(), host, port, drain, log_json, demo=True)
@@ -132,7 +98,7 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
     try:
         listener = server.bind(host, port)
     except OSError as error:
-        _fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")
     shown_port = listener.getsockname()[1]
     base = f"http://{f'[{host}]' if ':' in host else host}:{shown_port}"
 
@@ -142,13 +108,13 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
             made_key,
         ):
             if made_key is not None:
-                _say(f"Admin key, shown this once: {made_key}")
+                say(f"Admin key, shown this once: {made_key}")
             if demo:
                 await show_demo(services, base)
             keeper = Keeper(services, services.journal, os.environ)
             await keeper.start()
             try:
-                await server.run(services, keeper, listener, drain, lambda: _say(f"Farebox listens on {base}"))
+                await server.run(services, keeper, listener, drain, lambda: say(f"Farebox listens on {base}"))
             finally:
                 await keeper.close()
 
@@ -157,12 +123,12 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
 
 @main.command()
 @click.argument("file", required=False)
-@_json_option
+@json_option
 def check(file: str | None, as_json: bool) -> None:
     """Validate a config, and print its prices as users will see them."""
     from proxy.price_list import price_list, prices_object
 
-    config = _config(file)
+    config = read_config(file)
     if as_json:
         click.echo(json.dumps({"object": "prices", "version": config.table.version, **prices_object(config)}))
     else:
@@ -170,7 +136,7 @@ def check(file: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@_with(_config_option)
+@with_options(config_option)
 @click.argument("file")
 def backup(config: str | None, file: str) -> None:
     """Copy a SQLite ledger consistently, also beside a running server."""
@@ -181,12 +147,12 @@ def backup(config: str | None, file: str) -> None:
     try:
         copy(sqlite_path(_database(config)), file)
     except BackupFailed as error:
-        _fail(str(error))
-    _say(f"copied to {file}")
+        fail(str(error))
+    say(f"copied to {file}")
 
 
 @main.command()
-@_with(_config_option, _json_option)
+@with_options(config_option, json_option)
 def audit(config: str | None, as_json: bool) -> None:
     """Prove the ledger's invariants, beside a running server if there is one."""
     from proxy.app import sqlite_path
@@ -194,7 +160,7 @@ def audit(config: str | None, as_json: bool) -> None:
     try:
         result = run_audit(sqlite_path(_database(config)))
     except LedgerError as error:
-        _fail(str(error))
+        fail(str(error))
     totals = {name: format_credits(amount) for name, amount in result.totals.items()}
     if as_json:
         findings = [{"invariant": finding.invariant, "rows": finding.rows} for finding in result.findings]
@@ -218,7 +184,7 @@ def _database(config: str | None) -> str:
     chosen = config or os.environ.get("FAREBOX_CONFIG")
     if chosen is None and not Path("config.yaml").exists():
         return os.environ.get("FAREBOX_DATABASE_URL") or "sqlite:///farebox.db"
-    return _config(chosen).database
+    return read_config(chosen).database
 
 
 def _orphan(row: dict[str, object]) -> dict[str, object]:
@@ -228,118 +194,5 @@ def _orphan(row: dict[str, object]) -> dict[str, object]:
     return {"id": object_id("req", own, account)}
 
 
-@main.group()
-def account() -> None:
-    """Make and show accounts."""
-
-
-@account.command("create")
-@_with(_config_option, _json_option)
-@click.argument("name")
-@click.option("--email", help="Its owner's address.")
-@click.option("--external-id", help="Your own id for it.")
-@click.option("--timezone", help="Its zone, such as Europe/Rome [default: UTC].")
-@click.option("--overdraft-limit", metavar="CREDITS", help="How far it may go below zero.")
-def account_create(config: str | None, as_json: bool, **fields: str | None) -> None:
-    """Make an account."""
-    _admin(config, as_json, "POST", "/accounts", {k: v for k, v in fields.items() if v is not None})
-
-
-@account.command("list")
-@_with(_config_option, _json_option)
-@click.option("--query", help="Part of a name or address.")
-def account_list(config: str | None, as_json: bool, query: str | None) -> None:
-    """List accounts, newest first."""
-    _admin(config, as_json, "GET", "/accounts", {"query": query} if query else {})
-
-
-@account.command("show")
-@_with(_config_option, _json_option)
-@click.argument("account")
-def account_show(config: str | None, as_json: bool, account: str) -> None:
-    """Show an account."""
-    _admin(config, as_json, "GET", f"/accounts/{account}", {})
-
-
-@account.command("credits")
-@_with(_config_option, _json_option)
-@click.argument("account")
-def account_credits(config: str | None, as_json: bool, account: str) -> None:
-    """Show what an account has."""
-    _admin(config, as_json, "GET", f"/accounts/{account}/credits", {})
-
-
-@main.group()
-def key() -> None:
-    """Make, list and revoke keys."""
-
-
-@key.command("create")
-@_with(_config_option, _json_option)
-@click.argument("account")
-@click.option("--name", help="What it is for.")
-@click.option("--app", help="The app that uses it.")
-def key_create(config: str | None, as_json: bool, account: str, **fields: str | None) -> None:
-    """Make a key; its secret is shown this once."""
-    _admin(config, as_json, "POST", f"/accounts/{account}/keys", {k: v for k, v in fields.items() if v is not None})
-
-
-@key.command("list")
-@_with(_config_option, _json_option)
-@click.argument("account")
-def key_list(config: str | None, as_json: bool, account: str) -> None:
-    """List an account's keys."""
-    _admin(config, as_json, "GET", f"/accounts/{account}/keys", {})
-
-
-@key.command("revoke")
-@_with(_config_option, _json_option)
-@click.argument("key")
-def key_revoke(config: str | None, as_json: bool, key: str) -> None:
-    """Revoke a key at once."""
-    _admin(config, as_json, "DELETE", f"/keys/{key}", {})
-
-
-@main.group()
-def grant() -> None:
-    """Issue and list grants."""
-
-
-@grant.command("create")
-@_with(_config_option, _json_option)
-@click.argument("account")
-@click.argument("bucket")
-@click.argument("credits")
-@click.option("--source", help="admin, campaign, reward or compensation [default: admin].")
-@click.option("--expires-at", metavar="TIME", help="Such as 2027-01-01T00:00:00Z.")
-@click.option("--note", help="What it is for; its owner sees this.")
-def grant_create(config: str | None, as_json: bool, account: str, **fields: str | None) -> None:
-    """Grant credits to an account."""
-    _admin(config, as_json, "POST", f"/accounts/{account}/grants", {k: v for k, v in fields.items() if v is not None})
-
-
-@grant.command("list")
-@_with(_config_option, _json_option)
-@click.argument("account")
-def grant_list(config: str | None, as_json: bool, account: str) -> None:
-    """List an account's grants, newest first."""
-    _admin(config, as_json, "GET", f"/accounts/{account}/grants", {})
-
-
-def _admin(config: str | None, as_json: bool, method: str, path: str, fields: dict[str, str]) -> None:
-    """Carry out an admin request, on the running server that FAREBOX_URL names or on the file itself."""
-    from proxy.admin_client import request
-
-    status, document = asyncio.run(request(lambda: _config(config), os.environ, method, path, fields))
-    if status >= 400:
-        error = document.get("error", {})
-        _fail(str(error.get("message", f"the server answered {status}")))
-    if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False))
-        return
-    for item in document["data"] if document.get("object") == "list" else [document]:
-        click.echo("\n".join(f"{name}: {_plain(value)}" for name, value in item.items() if value is not None) + "\n")
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+for group in (cli_admin.account, cli_admin.receipt, cli_admin.key, cli_admin.grant):
+    main.add_command(group)

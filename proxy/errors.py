@@ -35,7 +35,9 @@ class ApiError(Exception):
         self.param = param
         self.kind = kind or _kind(status)
         self.extra = dict(extra or {})
-        self.headers = dict(headers or {})
+        # SDKs repeat conflicts by themselves, and these don't go away.
+        self.headers = {"x-should-retry": "false"} if status == 409 else {}
+        self.headers |= headers or {}
 
     def envelope(self, request_id: str) -> bytes:
         """Write the answer's body."""

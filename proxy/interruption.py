@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from starlette.types import Receive
+
 __all__ = ["CLIENT_LEFT", "DRAINED", "TIMED_OUT", "Interrupted", "Interruptible"]
 
 CLIENT_LEFT = "client_left"
@@ -28,7 +30,7 @@ class Interruptible:
     An interruption that comes outside a block is raised when the next one is entered. Deadlines are in seconds.
     """
 
-    __slots__ = ("_armed", "_cancelled", "_deadline", "_ends", "_loop", "_task", "_timer", "reason", "sending")
+    __slots__ = ("_armed", "_cancelled", "_deadline", "_ends", "_loop", "_task", "_timer", "left", "reason", "sending")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # The loop is handed in: looking for the running one costs a system call each time.
@@ -42,6 +44,7 @@ class Interruptible:
         self._deadline = self._ends = float("inf")
         self.reason: str | None = None
         self.sending = False
+        self.left = False
 
     def interrupt(self, reason: str) -> None:
         """End the waiting, now or at the next block; the first reason stays."""
@@ -50,6 +53,14 @@ class Interruptible:
             if self._armed:
                 self._cancelled = True
                 self._task.cancel()
+
+    async def watch(self, receive: Receive, *, interrupts: bool) -> None:
+        """Note that the client left, and end the waiting then if it `interrupts`."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        if interrupts:
+            self.interrupt(CLIENT_LEFT)
 
     def within(self, seconds: float, total: float | None = None) -> None:
         """Set the deadline anew; `total` sets, once, one that later calls can't put off."""

@@ -21,7 +21,7 @@ _QUERY: dict[str, Schema] = {
     "since": {**TIME, "description": "From this time on."},
     "until": {**TIME, "description": "Before this time."},
     "by": {"type": "string", "enum": list(_KINDS), "default": "operation"},
-    "period": {"type": "string", "default": "current"},
+    "period": {"type": "string", "enum": ["current", "all"], "default": "current"},
 }
 
 _HEADERS: dict[str, Schema] = {
@@ -136,7 +136,7 @@ _CREDITS = (
         "Add calls up by what they have in common.",
         "UsageSum",
         listed=True,
-        query=("by", "period"),
+        query=("by", "period", *_USAGE_FILTERS),
         refuses=(401, 422, 503),
     ),
     _caller(
@@ -149,7 +149,6 @@ _CREDITS = (
         "List every movement of credits.",
         "StatementEntry",
         listed=True,
-        query=("since", "until"),
         refuses=(401, 422, 503),
     ),
     _caller(
@@ -204,7 +203,7 @@ _ADMINISTRATION = (
         "Add an account's calls up.",
         "UsageSum",
         listed=True,
-        query=("by", "period"),
+        query=("by", "period", *_USAGE_FILTERS),
     ),
     _admin(
         "get",
@@ -213,7 +212,6 @@ _ADMINISTRATION = (
         "List every movement of an account's credits.",
         "StatementEntry",
         listed=True,
-        query=("since", "until"),
     ),
     _admin("post", "/accounts/{account}/keys", "create_key", "Make a key.", "NewKey", status=201, sends="KeyCreate"),
     _admin("get", "/accounts/{account}/keys", "list_keys", "List an account's keys.", "Key", listed=True),
@@ -252,7 +250,13 @@ _ADMINISTRATION = (
         media=_EXPORTS,
     ),
     _admin(
-        "get", "/usage/summary", "sum_all_usage", "Add all calls up.", "UsageSum", listed=True, query=("by", "period")
+        "get",
+        "/usage/summary",
+        "sum_all_usage",
+        "Add all calls up.",
+        "UsageSum",
+        listed=True,
+        query=("by", "period", *_USAGE_FILTERS),
     ),
     _admin("get", "/orphans", "list_orphans", "List calls whose process died.", "Orphan", listed=True),
     _admin("get", "/actions", "list_actions", "List what operators did.", "Action", listed=True),

@@ -189,7 +189,7 @@ def _credits() -> dict[str, Schema]:
             grants=list_of(ref("Grant")),
         ),
         "StatementEntry": answered(
-            None,
+            "credits.entry",
             "One movement of an account's credits; amount is signed.",
             id=TEXT,
             at=TIME,

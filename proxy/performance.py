@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
-
-from starlette.types import Receive
 
 from ledger.errors import LedgerError
 from ledger.model import Ended
@@ -35,7 +32,7 @@ _PLAUSIBLE = 10**8
 class Performance:
     """A call between its hold and its end.
 
-    called: the upstream may have seen it. left: its client has gone. received: output so far, a text a choice, kept
+    called: the upstream may have seen it. received: output so far, a text a choice, kept
     by whoever streams.
     """
 
@@ -61,7 +58,6 @@ class Performance:
             services.ledger, services.pending, account, admitted.held, admitted.terms.card, admitted.memo
         )
         self.called = False
-        self.left = False
         self.ended: Ended | None = None
         self.outcome = ""
         self.estimated = False
@@ -72,19 +68,11 @@ class Performance:
         self._services = services
         self._upstream = upstream
         self._headers = headers
-        self._watcher: asyncio.Task[None] | None = None
 
-    def begin(self, receive: Receive) -> None:
-        """Watch for the client's leaving, and be found by a server that stops."""
-        self._services.running.add(self.life)
-        self._watcher = self._services.loop.create_task(self._watch(receive))
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self.left = True
-        if self.model.on_leave == "cancel":
-            self.life.interrupt(CLIENT_LEFT)
+    @property
+    def left(self) -> bool:
+        """Whether the client has gone."""
+        return self.life.left
 
     async def open(self) -> UpstreamResponse:
         """Send the call upstream; raises UpstreamFailed."""
@@ -159,9 +147,6 @@ class Performance:
 
     def close(self, received: list[str]) -> None:
         """Let go of everything; a charge that nobody ended is ended in the background."""
-        self._services.running.discard(self.life)
-        if self._watcher is not None:
-            self._watcher.cancel()
         if not self.charge.ending:
             self._services.pending.start(self._end_abandoned(received))
 

@@ -7,6 +7,7 @@ the net: a call that ended in any other way is counted and settled in the backgr
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -86,6 +87,7 @@ class _PaidCall:
         self._performance: Performance | None = None
         self._stream: ChatStream | None = None
         self._admitted_at = 0.0
+        self._watcher: asyncio.Task[None] | None = None
         self._model_name = "-"
         self._caller: Caller | None = None
 
@@ -102,6 +104,11 @@ class _PaidCall:
         call = chat.parse(body)
         model = find_model(self._config, call.model)
         self._model_name = model.name
+        # From here on the client's leaving is noticed: before the upstream is called it costs nothing.
+        services.running.add(self._life)
+        self._watcher = services.loop.create_task(
+            self._life.watch(self._receive, interrupts=model.on_leave == "cancel")
+        )
         operation = operation_of(self._config, caller, headers, CHAT, model)
         card = self._config.card(model.name, operation, call.attributes)
         memo = CallMemo(
@@ -136,7 +143,6 @@ class _PaidCall:
         services.metrics.hold_placed()
         services.changed(caller.account_id)
         self._admitted_at = time.perf_counter()
-        performance.begin(self._receive)
         if call.stream:
             self._stream = ChatStream(call.choices)
             await serve_stream(performance, self._stream)
@@ -162,6 +168,9 @@ class _PaidCall:
     def close(self) -> None:
         """Let go of everything, and log the call's line."""
         self._life.close()
+        if self._watcher is not None:
+            self._services.running.discard(self._life)
+            self._watcher.cancel()
         services = self._services
         if self._caller is not None:
             services.limits.leave(self._caller.key_id, self._caller.account_id)

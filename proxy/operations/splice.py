@@ -10,8 +10,8 @@ import orjson
 
 __all__ = ["members_of", "splice"]
 
-_KEY = re.compile(rb'[ \t\r\n]*"((?:[^"\\]|\\.)*)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _SPACE = re.compile(rb"[ \t\r\n]*")
+_KEY = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -55,25 +55,38 @@ def splice(text: bytes, changes: Mapping[str, bytes], members: Mapping[str, msgs
 def _spans(text: bytes, members: Mapping[str, msgspec.Raw]) -> list[tuple[str, int, int]] | None:
     """Find where each member's value stands, or None where a key is written twice."""
     spans = []
-    at = text.index(b"{") + 1
+    follows = b"}"
+    at = _skip_space(text, text.index(b"{") + 1)
     for name, raw in members.items():
-        match = _KEY.match(text, at)
-        if match is None:
-            return None
-        start = match.end()
+        start = _after_key(text, at, name)
         value = bytes(raw)
-        written = match[1].decode() if b"\\" not in match[1] else orjson.loads(b'"' + match[1] + b'"')
-        if written != name or not text.startswith(value, start):
+        end = start + len(value)
+        if start < 0 or text[start:end] != value:
             return None
-        spans.append((name, start, start + len(value)))
-        at = _after(text, start + len(value))
-        if at < 0:
+        spans.append((name, start, end))
+        at = _skip_space(text, end)
+        follows = text[at : at + 1]
+        if follows not in (b",", b"}"):
             return None
-    return spans if text[at - 1 : at] == b"}" or not members else None
+        at = _skip_space(text, at + 1)
+    return spans if follows == b"}" else None
 
 
-def _after(text: bytes, at: int) -> int:
-    """The place behind the `,` or `}` that follows a value, or -1."""
-    match = _SPACE.match(text, at)
-    end = match.end() if match else at
-    return end + 1 if text[end : end + 1] in (b",", b"}") else -1
+def _after_key(text: bytes, at: int, name: str) -> int:
+    """The place of the value of the member that begins at `at`, or -1 if that is not `name`."""
+    plain = b'"%b":' % name.encode()
+    if text.startswith(plain, at):
+        return _skip_space(text, at + len(plain))
+    match = _KEY.match(text, at)
+    if match is None:
+        return -1
+    written = match[1].decode() if b"\\" not in match[1] else orjson.loads(b'"' + match[1] + b'"')
+    return match.end() if written == name else -1
+
+
+def _skip_space(text: bytes, at: int) -> int:
+    if text[at : at + 1] in (b" ", b"\n", b"\r", b"\t"):
+        match = _SPACE.match(text, at)
+        assert match is not None
+        return match.end()
+    return at

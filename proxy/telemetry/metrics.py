@@ -41,7 +41,7 @@ METRICS: tuple[Metric, ...] = (
         "farebox_calls_total",
         "counter",
         ("model", "upstream", "ended"),
-        "Calls that had a hold and ended; ended as in their receipts.",
+        "Calls that had a hold; ended as in their receipts, or abandoned where the background settles them.",
     ),
     Metric(
         "farebox_call_seconds",
@@ -50,7 +50,7 @@ METRICS: tuple[Metric, ...] = (
         "Seconds from a call's arrival to its durable hold (admission), its answer's first byte, its end (total).",
         _SECONDS,
     ),
-    Metric("farebox_holds_open", "gauge", (), "Holds that this server placed and has not ended."),
+    Metric("farebox_holds_open", "gauge", (), "Holds of calls that this server is answering."),
     Metric("farebox_charged_nanocredits_total", "counter", ("model",), "What calls were charged, in nanocredits."),
     Metric(
         "farebox_estimated_calls_total",

@@ -87,6 +87,7 @@ class DemoResponse:
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def read(self, progress: Callable[[], None]) -> bytes:
+        progress()
         return b"".join(self._parts)
 
     def close(self) -> None:

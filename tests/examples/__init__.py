@@ -1,0 +1,1 @@
+"""The example configs, and the price lists that they publish."""
