@@ -54,13 +54,13 @@ _INVARIANTS: Final[dict[str, str]] = {
         SELECT t.account_id, t.source, g.voided_at, g.balance, g.held, t.target FROM ledger_transfer t
         LEFT JOIN ledger_grant g ON g.account_id = t.account_id AND g.grant_id = t.source
         WHERE t.kind = 'void' AND (g.voided_at IS NULL OR t.target <> {_ORIGIN} OR t.at < g.voided_at)""",
-    "each balance is the fold of its transfers": """
+    "each balance is the fold of its transfers": f"""
         WITH fold AS (
             SELECT account_id, node, SUM(amount) AS amount, SUM(lost) AS lost FROM (
                 SELECT account_id, target AS node, amount, 0 AS lost FROM ledger_transfer WHERE target > 0
                 UNION ALL
                 SELECT account_id, source, -amount,
-                    CASE WHEN kind IN ('expiry', 'void', 'adjustment') THEN amount ELSE 0 END
+                    CASE WHEN target IN ({REVENUE}, {DEBT}) AND kind <> 'void' THEN 0 ELSE amount END
                 FROM ledger_transfer WHERE source > 0)
             GROUP BY account_id, node)
         SELECT g.account_id, g.grant_id, g.balance, g.lost, f.amount AS fold, f.lost AS fold_lost

@@ -57,26 +57,38 @@ class Document:
 class Node:
     """One value of the file; its readers return plain values or raise ConfigError with the line and the fix."""
 
-    __slots__ = ("_depth", "_document", "_node", "path")
+    __slots__ = ("_depth", "_document", "_key_line", "_node", "path")
 
-    def __init__(self, document: Document, node: yaml.Node, path: str, depth: int = 0) -> None:
+    def __init__(
+        self, document: Document, node: yaml.Node, path: str, depth: int = 0, key_line: int | None = None
+    ) -> None:
         self._document = document
+        self._key_line = key_line
         self._node = node
         self.path = path
         self._depth = depth
 
     @property
     def line(self) -> int:
+        """Where it stands: of a list or mapping under a key, the key's line."""
+        if self._key_line is not None and not isinstance(self._node, yaml.ScalarNode):
+            return self._key_line
         return int(self._node.start_mark.line) + 1
 
     def error(self, problem: str) -> ConfigError:
         """Make the refusal of this node; `problem` says what is wrong and how to mend it."""
         return ConfigError(self._document.file, self.line, f"{self.path}: {problem}" if self.path else problem)
 
-    def _child(self, node: yaml.Node, path: str) -> Node:
+    def key_error(self, problem: str) -> ConfigError:
+        """Make the refusal of this node's key, on the key's own line."""
+        error = self.error(problem)
+        line = self.line if self._key_line is None else self._key_line
+        return ConfigError(error.file, line, error.problem)
+
+    def _child(self, node: yaml.Node, path: str, key_line: int | None = None) -> Node:
         if self._depth >= _DEPTH:
             raise self.error("nested too deeply, or refers to itself; write it out flat")
-        return Node(self._document, node, path, self._depth + 1)
+        return Node(self._document, node, path, self._depth + 1, key_line)
 
     @property
     def is_mapping(self) -> bool:
@@ -100,7 +112,8 @@ class Node:
             if not isinstance(key, yaml.ScalarNode):
                 raise place.error("a key must be a plain name")
             name = str(key.value)
-            child = self._child(value, f"{self.path}.{name}" if self.path else name)
+            line = int(key.start_mark.line) + 1
+            child = self._child(value, f"{self.path}.{name}" if self.path else name, line)
             if name == "<<":
                 raise place.error("merge keys (`<<`) are not supported; write the members out")
             if name in found:
@@ -118,11 +131,12 @@ class Node:
         found = self.members()
         for name, child in found.items():
             if name in later:
-                raise child.error(f"`{name}` is not supported by this release; remove it")
+                raise child.key_error(f"`{name}` is not supported by this release; remove it")
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
+                # What is there already was not meant.
+                near = difflib.get_close_matches(name, [other for other in names if other not in found], 1)
                 hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(names)}"
-                raise child.error(f"unknown key `{name}`; {hint}")
+                raise child.key_error(f"unknown key `{name}`; {hint}")
         return found
 
     def items(self) -> list[Node]:

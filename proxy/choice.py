@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pricing.document import Node
-from pricing.meters import METERS
+from pricing.meters import INPUT, METERS, OUTPUT
 from pricing.parsing import parse_operation_price, parse_price
 from pricing.table import ModelPrice, OperationPrice, Price
 from proxy.endpoints import METERED
@@ -104,7 +104,7 @@ def named(node: Node) -> dict[str, Node]:
         raise node.error("is empty; name at least one")
     for name, child in members.items():
         if not _NAME.fullmatch(name):
-            raise child.error(f"`{name[:40]}` is no name; use up to 64 letters, digits and . _ : -")
+            raise child.key_error(f"`{name[:40]}` is no name; use up to 64 letters, digits and . _ : -")
     return members
 
 
@@ -142,6 +142,11 @@ def parse_operations(
         for other in models.values():
             least, most = price.least or other.least, price.most or other.most
             fits = operation.fits(endpoint or "", other.model, classes[other.model])
+            merged = other.rules.keys() | price.rules.keys()
+            if fits and any(METERS[meter].token for meter in merged) and not {INPUT, OUTPUT} <= merged:
+                raise child.error(
+                    f"for the model `{other.model}` it prices tokens but not both {INPUT} and {OUTPUT}; add the other"
+                )
             if fits and least is not None and most is not None and least.nano > most.nano:
                 raise child.error(
                     f"for the model `{other.model}` `min` would be {least.text} and `max` {most.text}; write both here"

@@ -324,9 +324,9 @@ def _model(
             raise node.error(
                 f"`{key}:` is missing; "
                 + (
-                    "nobody would answer"
+                    "nobody would answer; add `upstream: <upstream>/<its model name>`"
                     if key == "upstream"
-                    else "a reachable model needs a price, such as `price: {request: 1}`"
+                    else "a reachable model needs a price; add one, such as `price: {request: 1}`"
                 )
             )
     upstream, upstream_model = _target(fields["upstream"], upstreams)

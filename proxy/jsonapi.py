@@ -14,6 +14,7 @@ from ledger.model import NEVER
 from pricing.amounts import parse_credits
 from pricing.errors import InvalidAmount
 from proxy.errors import ApiError, bad_request, not_supported
+from proxy.operations.splice import members_of
 
 __all__ = ["JSON", "Fields", "answer", "page", "read_fields", "read_page", "timestamp"]
 
@@ -77,8 +78,13 @@ def page(items: Sequence[Mapping[str, Any]], limit: int) -> JSON:
 class Fields:
     """The members of a request's JSON object; whoever reads one names it in the refusal (422)."""
 
-    def __init__(self, members: dict[str, Any]) -> None:
+    def __init__(self, members: dict[str, Any], text: bytes = b"{}") -> None:
         self._members = members
+        self._text = text
+
+    def written(self, name: str) -> bytes:
+        """A member's JSON text as it came."""
+        return bytes(members_of(self._text)[name])
 
     def text(self, name: str, *, most: int = 200, required: bool = False) -> str | None:
         value = self._members.get(name)
@@ -145,7 +151,9 @@ async def read_fields(
             raise ApiError(413, "request_too_large", f"The body is larger than {most} bytes")
     try:
         members = orjson.loads(body) if body.strip() else {}
-    except orjson.JSONDecodeError as error:
+        if isinstance(members, dict) and members:
+            members_of(body)
+    except ValueError as error:
         raise bad_request(f"The body is not valid JSON: {error}") from None
     if not isinstance(members, dict):
         raise bad_request("The body must be a JSON object")
@@ -154,4 +162,4 @@ async def read_fields(
             raise not_supported(f"`{name}`", name)
         if name not in known and name not in later:
             raise bad_request(f"`{name[:60]}` is unknown here; known: {', '.join(known)}", name[:60], status=422)
-    return Fields(members)
+    return Fields(members, body)

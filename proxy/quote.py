@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -38,7 +37,9 @@ def routes(services: Services) -> list[Route]:
             raise bad_request(f"`endpoint` must be one of {', '.join(METERED)}", "endpoint", status=422)
         if endpoint != CHAT:
             raise not_supported(f"the endpoint {endpoint}", "endpoint")
-        call = chat.parse(orjson.dumps(fields.mapping("body")))
+        fields.mapping("body")
+        # As it is written, not written again: its bytes are what a hold is made of.
+        call = chat.parse(fields.written("body"))
         model = find_model(config, call.model)
         operation = operation_of(config, caller, headers, endpoint, model)
         terms = terms_of(call, model, config.card(model.name, operation, call.attributes), headers)

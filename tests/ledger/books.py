@@ -14,6 +14,7 @@ from ledger.commands import Command
 from ledger.engine import apply, balance
 from ledger.loading import load_books
 from ledger.model import (
+    ADJUSTMENT,
     BREAKAGE,
     DEBT,
     ISSUE,
@@ -26,7 +27,9 @@ from ledger.model import (
     Grant,
     Leg,
     Outcome,
+    PaidBack,
     PaidFrom,
+    Refunded,
     Transfer,
 )
 from ledger.store import Store
@@ -42,11 +45,15 @@ class Lot:
     balance: int
     held: int
     lost: int
+    voided_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All that is recorded of one account. holds: legs by hold id; receipts: how holds ended, `available` left out."""
+    """All that is recorded of one account.
+
+    holds: legs by hold id; receipts: how holds ended, `available` left out; refunds: by hold id.
+    """
 
     status: str
     debt: int
@@ -56,6 +63,7 @@ class Page:
     holds: Mapping[int, tuple[Leg, ...]]
     transfers: list[Transfer]
     receipts: Mapping[int, Ended]
+    refunds: Mapping[int, tuple[Refunded, ...]]
 
     def moved(self, *, source: int | None = None, target: int | None = None, request: int | None = None) -> int:
         """Sum the transfers that match, in nanocredits."""
@@ -66,6 +74,10 @@ class Page:
             and target in (None, transfer.target)
             and request in (None, transfer.request)
         )
+
+    def net(self, node: int) -> int:
+        """Sum what came out of a node less what went into it."""
+        return self.moved(source=node) - self.moved(target=node)
 
     @property
     def held(self) -> int:
@@ -79,7 +91,6 @@ class AnyLedger(Protocol):
     def do(self, command: Command, order: BucketOrder, now: int) -> Outcome: ...
     def page(self) -> Page: ...
     def balance(self, order: BucketOrder, now: int) -> Balance: ...
-    def set_status(self, status: str) -> None: ...
 
 
 class EngineLedger:
@@ -103,19 +114,23 @@ class EngineLedger:
             overdraft_held=book.overdraft_held,
             next_due_at=book.next_due_at,
             lots={
-                grant_id: Lot(grant, book.balance[grant_id], book.held[grant_id], book.lost[grant_id])
+                grant_id: Lot(
+                    grant,
+                    book.balance[grant_id],
+                    book.held[grant_id],
+                    book.lost[grant_id],
+                    book.voided.get(grant_id),
+                )
                 for grant_id, grant in book.grants.items()
             },
             holds={hold_id: hold.legs for hold_id, hold in book.holds.items()},
             transfers=list(book.transfers),
             receipts={hold_id: replace(ended, available=0) for hold_id, ended in book.ended.items()},
+            refunds=dict(book.refunds),
         )
 
     def balance(self, order: BucketOrder, now: int) -> Balance:
         return balance(copy.deepcopy(self.book), order, now)
-
-    def set_status(self, status: str) -> None:
-        self.book.status = status
 
 
 class SqliteLedger:
@@ -134,9 +149,6 @@ class SqliteLedger:
 
     def balance(self, order: BucketOrder, now: int) -> Balance:
         return balance(load_books(self._reader.cursor(), [ACCOUNT])[ACCOUNT], order, now)
-
-    def set_status(self, status: str) -> None:
-        self._reader.execute("UPDATE ledger_account SET status = ? WHERE account_id = ?", (status, ACCOUNT))
 
     def close(self) -> None:
         self._reader.close()
@@ -158,12 +170,12 @@ def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
         "SELECT status, debt, overdraft_held, next_due_at FROM ledger_account WHERE account_id = ?", key
     ).fetchone() or ("active", 0, 0, 2**63 - 1)
     lots = {}
-    for left, held, lost, *columns in connection.execute(
-        "SELECT balance, held, lost, grant_id, bucket, source, paid, granted, effective_at, expires_at, created_at,"
-        " source_key, note FROM ledger_grant WHERE account_id = ? ORDER BY grant_id",
+    for left, held, lost, voided_at, *columns in connection.execute(
+        "SELECT balance, held, lost, voided_at, grant_id, bucket, source, paid, granted, effective_at, expires_at,"
+        " created_at, source_key, note FROM ledger_grant WHERE account_id = ? ORDER BY grant_id",
         key,
     ):
-        lots[columns[0]] = Lot(Grant(*columns), left, held, lost)
+        lots[columns[0]] = Lot(Grant(*columns), left, held, lost, voided_at)
     receipts = {}
     for hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late in connection.execute(
         "SELECT hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late FROM ledger_receipt"
@@ -172,6 +184,15 @@ def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
     ):
         paid = tuple(PaidFrom(*item) for item in json.loads(paid_from))
         receipts[hold_id] = Ended(hold_id, status, charged, paid, debt, memo, created_at, ended_at, 0, bool(late))
+    refunds: dict[int, tuple[Refunded, ...]] = {}
+    for refund_id, hold_id, amount, to, reduced, reason, at in connection.execute(
+        "SELECT refund_id, hold_id, amount, paid_to, debt_reduced, reason, created_at FROM ledger_refund"
+        " WHERE account_id = ? ORDER BY refund_id",
+        key,
+    ):
+        paid_to = tuple(PaidBack(*item) for item in json.loads(to))
+        made = Refunded(refund_id, hold_id, amount, paid_to, reduced, reason, at)
+        refunds[hold_id] = (*refunds.get(hold_id, ()), made)
     status, debt, overdraft_held, next_due_at = account
     return Page(
         status=status,
@@ -188,12 +209,13 @@ def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
         transfers=[
             Transfer(*row)
             for row in connection.execute(
-                "SELECT kind, source, target, amount, at, request FROM ledger_transfer WHERE account_id = ?"
+                "SELECT kind, source, target, amount, at, request, note FROM ledger_transfer WHERE account_id = ?"
                 " ORDER BY transfer_id",
                 key,
             )
         ],
         receipts=receipts,
+        refunds=refunds,
     )
 
 
@@ -206,25 +228,62 @@ def assert_lawful(page: Page) -> None:
         assert 0 <= lot.held <= lot.balance
         assert lot.held == sum(leg.amount for leg in legs if leg.grant_id == grant_id)
         assert lot.balance == page.moved(target=grant_id) - page.moved(source=grant_id)
-        assert lot.lost == page.moved(source=grant_id, target=BREAKAGE)
-        assert lot.grant.granted == page.moved(source=SALE if lot.grant.paid else ISSUE, target=grant_id)
+        out = [transfer for transfer in page.transfers if transfer.source == grant_id]
+        assert lot.lost == sum(leg.amount for leg in out if leg.kind in ("expiry", "void", "adjustment"))
+        assert lot.balance + lot.lost <= lot.grant.granted
+        # A grant's first transfer is its issue, in full and from its origin; what comes later are refunds.
+        first, *later = [transfer for transfer in page.transfers if transfer.target == grant_id]
+        assert (first.source, first.amount) == (lot.grant.origin, lot.grant.granted)
+        assert all(transfer.kind == "refund" for transfer in later)
+        if lot.voided_at is not None:
+            assert lot.held == lot.balance
+        for leg in out:
+            if leg.kind == "void":
+                assert leg.target == lot.grant.origin
+                assert lot.voided_at is not None
+                assert lot.voided_at < lot.grant.expires_at
+            if leg.kind == "expiry":
+                assert lot.grant.expires_at <= (leg.at if lot.voided_at is None else lot.voided_at)
         # Whatever can still expire is waited for.
         assert page.next_due_at <= lot.grant.expires_at or lot.balance == lot.held
     assert all(transfer.amount > 0 for transfer in page.transfers)
     assert page.debt == page.moved(source=DEBT) - page.moved(target=DEBT) >= 0
-    issued, sold = page.moved(source=ISSUE), page.moved(source=SALE)
-    spent, lost = page.moved(target=REVENUE), page.moved(target=BREAKAGE)
-    assert sum(lot.balance for lot in page.lots.values()) - page.debt == issued + sold - spent - lost
+    came = page.net(ISSUE) + page.net(SALE) + page.net(ADJUSTMENT)
+    gone = -page.net(REVENUE) - page.net(BREAKAGE)
+    assert sum(lot.balance for lot in page.lots.values()) - page.debt == came - gone
     assert not page.holds.keys() & page.receipts.keys()
     for hold_id, ended in page.receipts.items():
-        assert ended.charged == page.moved(target=REVENUE, request=hold_id)
+        charges = [t for t in page.transfers if t.request == hold_id and t.kind in ("charge", "debt")]
+        assert ended.charged == sum(charge.amount for charge in charges)
+        assert all(charge.target == REVENUE for charge in charges)
         assert ended.debt == page.moved(source=DEBT, target=REVENUE, request=hold_id)
         assert ended.charged == sum(paid.amount for paid in ended.paid_from) + ended.debt
         for paid in ended.paid_from:
-            assert paid.amount == page.moved(source=paid.grant_id, target=REVENUE, request=hold_id)
+            assert paid.amount == sum(charge.amount for charge in charges if charge.source == paid.grant_id)
             assert paid.bucket == page.lots[paid.grant_id].grant.bucket
         assert ended.status == "settled" or ended.charged == 0
+    spent = sum(transfer.amount for transfer in page.transfers if transfer.kind in ("charge", "debt"))
     assert spent == sum(ended.charged for ended in page.receipts.values())
+    _assert_refunds_lawful(page)
+
+
+def _assert_refunds_lawful(page: Page) -> None:
+    for hold_id, refunds in page.refunds.items():
+        ended = page.receipts[hold_id]
+        paid = {paid.grant_id: paid.amount for paid in ended.paid_from}
+        assert 0 < sum(made.amount for made in refunds) <= ended.charged
+        assert sum(made.debt_reduced for made in refunds) == page.moved(source=REVENUE, target=DEBT, request=hold_id)
+        back: dict[int, int] = {}
+        for made in refunds:
+            assert made.amount == made.debt_reduced + sum(part.amount for part in made.to)
+            for part in made.to:
+                assert part.bucket == page.lots[part.grant_id].grant.bucket
+                back[part.grant_id] = back.get(part.grant_id, 0) + part.amount
+                assert part.grant_id == made.refund_id or back[part.grant_id] <= paid[part.grant_id]
+        for grant_id, amount in back.items():
+            assert amount == page.moved(source=REVENUE, target=grant_id, request=hold_id)
+    refunded = sum(made.amount for refunds in page.refunds.values() for made in refunds)
+    assert refunded == page.moved(source=REVENUE)
 
 
 def receipt_memo(amount: int) -> bytes:

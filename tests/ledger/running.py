@@ -9,10 +9,10 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 
-from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle, Void
+from ledger.commands import Adjust, Command, IssueGrant, OpenAccount, PlaceHold, Refund, Settle, Void, VoidGrant
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
-from ledger.model import NEVER, Held, Outcome
+from ledger.model import NEVER, Ended, Held, Issued, Outcome
 from tests.ledger.books import Page, read_page, receipt_memo
 from tests.ledger.scenario import microseconds_at
 
@@ -20,6 +20,7 @@ BUCKETS = ("daily", "bonus", "paid")
 ORDER = {bucket: rank for rank, bucket in enumerate(BUCKETS)}
 NOON = microseconds_at("2026-11-21 12:00")
 HOUR = 3_600_000_000
+DAY = 24 * HOUR
 WAIT_SECONDS = 20
 
 
@@ -143,6 +144,8 @@ class Life:
         self.accounts = accounts
         self._next_id = 100
         self._owner: dict[int, int] = {}
+        self._grants: dict[int, int] = {}
+        self._charged: dict[int, int] = {}
         self.now = NOON
 
     def openings(self) -> list[Command]:
@@ -160,6 +163,8 @@ class Life:
         if faulty and choose.random() < 0.1:
             stranger = held(99, self._next_id, 1)
             return choose.choice((stranger, settled(account, self._next_id, 5), voided(account, self._next_id)))
+        if choose.random() < 0.1:
+            return self._correction()
         what = choose.random()
         if what < 0.2:
             return self._grant(account)
@@ -170,6 +175,22 @@ class Life:
         if what < 0.85:
             return settled(account, hold_id, choose.randint(0, 120))
         return Void(account, hold_id, receipt_memo(0), orphaned=what > 0.93)
+
+    def _correction(self) -> Command:
+        choose = self._random
+        what = choose.random()
+        if what < 0.5 and self._charged:
+            hold_id = choose.choice(list(self._charged)[-12:])
+            amount = choose.choice((None, choose.randint(1, 60)))
+            bonus, fault = what < 0.1, 0.1 <= what < 0.2
+            return Refund(
+                self._charged[hold_id], hold_id, self._next_id, amount, "bonus", "sorry", bonus, fault, self.now + DAY
+            )
+        if what < 0.75 and self._grants:
+            grant_id = choose.choice(list(self._grants)[-8:])
+            return VoidGrant(self._grants[grant_id], grant_id, "a mistake")
+        account = choose.choice(self.accounts)
+        return Adjust(account, choose.choice((-1, 1)) * choose.randint(1, 60), self._next_id, "bonus", "a correction")
 
     def _grant(self, account: int) -> IssueGrant:
         choose = self._random
@@ -187,3 +208,7 @@ class Life:
         """Be told how a command came out."""
         if isinstance(outcome, Held):
             self._owner[outcome.hold.hold_id] = command.account_id
+        elif isinstance(outcome, Issued):
+            self._grants[outcome.grant.grant_id] = command.account_id
+        elif isinstance(outcome, Ended) and outcome.charged:
+            self._charged[outcome.hold_id] = command.account_id

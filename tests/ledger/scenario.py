@@ -11,9 +11,16 @@
     again settle CALL 120, again void CALL          the recorded answer, and nothing moves
     raises Conflict: hold CALL 5                    any command; nothing moves
     raises UnknownAccount: stranger hold CALL 5     the command goes to an account that was never opened
-    status suspended
+    void grant NAME -> 60 | -> already              what went at once
+    adjust 50 [NAME BUCKET] -> debt 20, NAME 30     up: debt is written off, the rest is a grant
+    adjust -50 -> pack 30, debt 20                  down: what was taken, in order, then what is owed
+    refund CALL 30|all [bonus|fault] [as NAME] [once KEY] -> debt 10, pack 15, NAME 5 | -> refused, left 20
+                                                    where it went; NAME: the new grant; under one KEY it is made once
+    set [status suspended] [timezone Asia/Tokyo] [overdraft 50]
+    status suspended                                the same as set status suspended
     balance NAME 60 [held 40]                       what is left of a grant, and how much of it is pinned
-    available 60, held 40, debt 0, breakage 0, revenue 0, issued 100, sold 0
+    available 60, held 40, debt 0, breakage 0
+    revenue 0, issued 100, sold 0, adjusted 0       net: what was refunded or voided is taken off
     alternative TITLE                               what came before is played again, then what follows
 
 A grant's bucket is its name where none is given; "nothing" stands for an empty list; # begins a comment.
@@ -29,8 +36,38 @@ from pathlib import Path
 import pytest
 
 import ledger.errors
-from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle, Void
-from ledger.model import BREAKAGE, ISSUE, NEVER, OVERDRAFT, REVENUE, SALE, Ended, Held, Issued, Opened, Outcome, Refused
+from ledger.commands import (
+    Adjust,
+    Command,
+    IssueGrant,
+    OpenAccount,
+    PlaceHold,
+    Refund,
+    SetAccount,
+    Settle,
+    Void,
+    VoidGrant,
+)
+from ledger.model import (
+    ADJUSTMENT,
+    BREAKAGE,
+    ISSUE,
+    NEVER,
+    OVERDRAFT,
+    REVENUE,
+    SALE,
+    AccountSet,
+    Adjusted,
+    Ended,
+    Held,
+    Issued,
+    Opened,
+    Outcome,
+    Refunded,
+    RefundRefused,
+    Refused,
+    Voided,
+)
 from tests.ledger.books import ACCOUNT, AnyLedger, Page, assert_lawful, receipt_memo
 
 STRANGER = 404
@@ -139,7 +176,6 @@ class _Player:
         plain: dict[str, Callable[[_Words], None]] = {
             "buckets": self._buckets,
             "at": self._at,
-            "status": lambda given: self.book.set_status(given.take()),
             "balance": self._balance,
             "refused": self._refused,
             "again": self._again,
@@ -163,12 +199,20 @@ class _Player:
         if verb == "account":
             limit = words.amount() if words.skip("overdraft") else 0
             return OpenAccount(ACCOUNT, overdraft_limit=limit)
+        if verb == "set" or verb == "status":
+            return self._set(verb, words)
+        if verb == "adjust":
+            return self._adjust(words)
         name = words.take()
         if verb == "grant":
             return self._grant(name, words)
+        if verb == "void" and name == "grant":
+            return VoidGrant(ACCOUNT, self.grants.get(words.take(), STRANGER), "void")
         hold_id = self.calls.setdefault(name, _FIRST_HOLD + len(self.calls))
         if verb == "void" or verb == "orphan":
             return Void(ACCOUNT, hold_id, receipt_memo(0), orphaned=verb == "orphan")
+        if verb == "refund":
+            return self._refund(hold_id, words)
         amount = words.amount()
         if verb == "settle":
             return Settle(ACCOUNT, hold_id, amount, receipt_memo(amount))
@@ -178,10 +222,9 @@ class _Player:
 
     def _grant(self, name: str, words: _Words) -> IssueGrant:
         bucket = name if words.at_number() else words.take()
-        grant_id = self.grants.setdefault(name, len(self.grants) + 1)
         return IssueGrant(
             ACCOUNT,
-            grant_id,
+            self._new_grant(name),
             bucket,
             words.amount(),
             paid=words.skip("paid"),
@@ -189,6 +232,30 @@ class _Player:
             expires_at=words.when() if words.skip("expires") else NEVER,
             source_key=words.take() if words.skip("key") else None,
         )
+
+    def _set(self, verb: str, words: _Words) -> SetAccount:
+        return SetAccount(
+            ACCOUNT,
+            words.take() if verb == "status" or words.skip("status") else None,
+            words.take() if words.skip("timezone") else None,
+            words.amount() if words.skip("overdraft") else None,
+        )
+
+    def _adjust(self, words: _Words) -> Adjust:
+        amount = words.amount()
+        name, bucket = words.rest() or (f"adjustment {len(self.grants)}", "bonus")
+        return Adjust(ACCOUNT, amount, self._new_grant(name), bucket, "adjust")
+
+    def _refund(self, hold_id: int, words: _Words) -> Refund:
+        amount = None if words.skip("all") else words.amount()
+        bonus, fault = words.skip("bonus"), words.skip("fault")
+        name = words.take() if words.skip("as") else f"refund {len(self.grants)}"
+        if words.skip("once"):
+            name = words.take()
+        return Refund(ACCOUNT, hold_id, self._new_grant(name), amount, "bonus", "refund", bonus, fault)
+
+    def _new_grant(self, name: str) -> int:
+        return self.grants.setdefault(name, len(self.grants) + 1)
 
     def _do(self, command: Command) -> Outcome:
         outcome = self.book.do(command, self.order, self.now)
@@ -208,6 +275,18 @@ class _Player:
             assert outcome.available == self._available()
         elif isinstance(outcome, Ended):
             self._expect_end(outcome, expected)
+        elif isinstance(outcome, AccountSet):
+            assert not expected
+            assert outcome.status == self.book.page().status
+        elif isinstance(outcome, Voided):
+            self._expect_voided(outcome, expected)
+        elif isinstance(outcome, Adjusted):
+            self._expect_adjusted(outcome, expected)
+        elif isinstance(outcome, Refunded):
+            debt = [(OVERDRAFT, outcome.debt_reduced)] if outcome.debt_reduced else []
+            assert debt + [(part.grant_id, part.amount) for part in outcome.to] == self._list(expected)
+        elif isinstance(outcome, RefundRefused):
+            assert expected == f"refused, left {outcome.left}"
         else:
             raise AssertionError(f"it was refused: {outcome}")
 
@@ -236,9 +315,28 @@ class _Player:
         if outcome.debt:
             paid.append((OVERDRAFT, outcome.debt))
         assert outcome.late is expected.endswith(" late")
-        assert paid == self._list(expected.removesuffix(" late").replace("debt", "overdraft"))
+        assert paid == self._list(expected.removesuffix(" late"))
+
+    def _expect_voided(self, outcome: Voided, expected: str) -> None:
+        lot = self.book.page().lots[outcome.grant.grant_id]
+        assert (outcome.held, outcome.voided_at) == (lot.held, lot.voided_at)
+        if expected == "already":
+            assert (outcome.amount, outcome.new) == (0, False)
+        else:
+            assert (outcome.amount, outcome.new) == (int(expected), True)
+            assert outcome.voided_at == self.now
+
+    def _expect_adjusted(self, outcome: Adjusted, expected: str) -> None:
+        entries = [(OVERDRAFT, outcome.debt_reduced)] if outcome.debt_reduced else []
+        if outcome.grant is not None:
+            entries.append((outcome.grant.grant_id, outcome.grant.granted))
+        entries += [(taken.grant_id, taken.amount) for taken in outcome.taken]
+        if outcome.debt_added:
+            entries.append((OVERDRAFT, outcome.debt_added))
+        assert entries == self._list(expected)
 
     def _list(self, expected: str) -> list[tuple[int, int]]:
+        expected = expected.replace("debt", "overdraft")
         if expected == "nothing":
             return []
         assert expected, "say after -> what is expected, if only: nothing"
@@ -305,9 +403,10 @@ _FIGURES: dict[str, Callable[[Page], int]] = {
     "held": lambda page: page.held,
     "debt": lambda page: page.debt,
     "breakage": lambda page: page.moved(target=BREAKAGE),
-    "revenue": lambda page: page.moved(target=REVENUE),
-    "issued": lambda page: page.moved(source=ISSUE),
-    "sold": lambda page: page.moved(source=SALE),
+    "revenue": lambda page: -page.net(REVENUE),
+    "issued": lambda page: page.net(ISSUE),
+    "sold": lambda page: page.net(SALE),
+    "adjusted": lambda page: page.net(ADJUSTMENT),
 }
 
 

@@ -17,6 +17,7 @@ from tests.ledger.books import quick_store, read_page
 from tests.ledger.running import BUCKETS, HOUR, NOON, ORDER, Clock, Life, held, running, settled
 
 BOUNDS = "0 <= held <= balance <= granted, and nothing left is closed"
+VOIDED = "a voided grant has nothing but what is held, and the rest went where it came from"
 BALANCE = "each balance is the fold of its transfers"
 ISSUED = "each grant was issued once, in full"
 DEBT = "debt is the fold of its transfers"
@@ -25,6 +26,8 @@ LEGS = "each hold's legs add up to it"
 ENDED = "a hold is open or has ended, not both"
 RECEIPT = "a receipt's total is its lines, its transfers, and what paid for it"
 CHARGED = "only settled calls were charged"
+WITHIN = "the refunds of a call are within its charge"
+REFUNDS = "a refund is its transfers, to its debt and to grants that paid"
 NODES = "every transfer has an account and known nodes"
 EXPIRY = "expiry is noted for every account that has something to expire"
 LAW = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
@@ -40,8 +43,15 @@ _TRANSFER = "WHERE (account_id, transfer_id) IN (SELECT account_id, transfer_id 
 _COLUMNS = "(account_id, transfer_id, kind, source, target, amount, at, request)"
 _COPY = (
     f"INSERT INTO ledger_transfer {_COLUMNS}"
-    " SELECT account_id, transfer_id + 1, kind, source, target, amount, at, request, note"
+    " SELECT account_id, transfer_id + 1, kind, source, target, amount, at, request"
 )
+
+_REFUND = (
+    "WHERE (account_id, refund_id) IN (SELECT account_id, refund_id FROM ledger_refund"
+    " WHERE debt_reduced = 0 AND json_array_length(paid_to) = 1 LIMIT 1)"
+)
+_KIND_VOID = "kind = 'void' AND target > -3"
+_VOID = "WHERE (account_id, grant_id) IN (SELECT account_id, source FROM ledger_transfer WHERE kind = 'void' LIMIT 1)"
 
 # What is done to the file, and the invariants that must name it.
 DAMAGE: dict[str, tuple[str, set[str]]] = {
@@ -144,6 +154,72 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
         " SELECT account_id, hold_id, 0, '[]', memo, created_at, 0 FROM ledger_receipt LIMIT 1",
         {ENDED},
     ),
+    "a voided grant has credits": (
+        f"UPDATE ledger_grant SET balance = balance + 1, lost = lost - 1, open = 1 {_VOID}",
+        {VOIDED, BALANCE, LAW},
+    ),
+    "a void was undone": (f"UPDATE ledger_grant SET voided_at = NULL {_VOID}", {VOIDED}),
+    "a live grant was declared void": (f"UPDATE ledger_grant SET voided_at = 1 {_GRANT}", {VOIDED}),
+    "a void was dated later": (f"UPDATE ledger_grant SET voided_at = {NEVER} {_VOID}", {VOIDED}),
+    "a void went elsewhere": (
+        f"UPDATE ledger_transfer SET target = -3 - target {_TRANSFER.format(_KIND_VOID)}",
+        {VOIDED},
+    ),
+    "a void was deleted": (f"DELETE FROM ledger_transfer {_TRANSFER.format(_KIND_VOID)}", {BALANCE, LAW}),
+    "an adjustment's grant was deleted from the journal": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('source = -6 AND target > 0')}",
+        {BALANCE, ISSUED, LAW},
+    ),
+    "an adjustment that took credits was deleted": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('source > 0 AND target = -6')}",
+        {BALANCE, LAW},
+    ),
+    "debt that was written off was not": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('source = -6 AND target = -5')}",
+        {DEBT, LAW},
+    ),
+    "an adjustment's grant was called an admin's": (
+        "UPDATE ledger_grant SET source = 'admin' WHERE source = 'adjustment'",
+        {ISSUED},
+    ),
+    "a refund's grant was called an admin's": (
+        "UPDATE ledger_grant SET source = 'admin' WHERE source = 'refund'",
+        {ISSUED},
+    ),
+    "a refund was deleted from the journal": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('source = -3 AND target > 0')}",
+        {BALANCE, REFUNDS, LAW},
+    ),
+    "a refund was moved to another call": (
+        f"UPDATE ledger_transfer SET request = 1 {_TRANSFER.format('source = -3')}",
+        {REFUNDS},
+    ),
+    "a refund was moved to no call": (
+        f"UPDATE ledger_transfer SET request = NULL {_TRANSFER.format('source = -3')}",
+        {NODES, REFUNDS},
+    ),
+    "a refund of debt was deleted from the journal": (
+        f"DELETE FROM ledger_transfer {_TRANSFER.format('source = -3 AND target = -5')}",
+        {DEBT, REFUNDS, LAW},
+    ),
+    "a refund was deleted": (f"DELETE FROM ledger_refund {_REFUND}", {REFUNDS}),
+    "a refund grew": (f"UPDATE ledger_refund SET amount = amount + 1 {_REFUND}", {REFUNDS}),
+    "a refund is above its charge": (f"UPDATE ledger_refund SET amount = 1000000 {_REFUND}", {WITHIN, REFUNDS}),
+    "a refund says that it reduced debt": (
+        f"UPDATE ledger_refund SET debt_reduced = amount, paid_to = '[]' {_REFUND}",
+        {REFUNDS},
+    ),
+    "a refund names another grant": (
+        f"UPDATE ledger_refund SET paid_to = json_set(paid_to, '$[0][0]', 77777) {_REFUND}",
+        {REFUNDS},
+    ),
+    "a refund is of no call": (f"UPDATE ledger_refund SET hold_id = 1 {_REFUND}", {WITHIN, REFUNDS}),
+    "a refund went to a grant that had not paid": (
+        "UPDATE ledger_receipt SET paid_from = json_array(json_array(77777, 'paid', charged - debt))"
+        " WHERE (account_id, hold_id) IN"
+        f" (SELECT account_id, hold_id FROM ledger_refund {_REFUND})",
+        {REFUNDS},
+    ),
     "an expiry was forgotten": (f"UPDATE ledger_account SET next_due_at = {NEVER}", {EXPIRY}),
 }
 
@@ -209,15 +285,20 @@ def test_a_sound_ledger_is_clean(sound: Path) -> None:
         ENDED,
         RECEIPT,
         CHARGED,
+        VOIDED,
+        WITHIN,
+        REFUNDS,
         NODES,
         EXPIRY,
         LAW,
     }
     with closing(sqlite3.connect(sound)) as connection:
         pages = [read_page(connection, account) for account in range(1, 7)]
-    assert found.totals["issued"] == sum(page.moved(source=-1) for page in pages) > 0
-    assert found.totals["sold"] == sum(page.moved(source=-2) for page in pages) > 0
-    assert found.totals["revenue"] == sum(page.moved(target=-3) for page in pages) > 0
+    assert found.totals["issued"] == sum(page.net(-1) for page in pages) > 0
+    assert found.totals["sold"] == sum(page.net(-2) for page in pages) > 0
+    assert found.totals["adjusted"] == sum(page.net(-6) for page in pages) != 0
+    assert found.totals["revenue"] == -sum(page.net(-3) for page in pages) > 0
+    assert found.totals["refunded"] == sum(page.moved(source=-3) for page in pages) > 0
     assert found.totals["breakage"] == sum(page.moved(target=-4) for page in pages) > 0
     assert found.totals["debt"] == sum(page.debt for page in pages) > 0
     assert found.totals["held"] == sum(lot.held for page in pages for lot in page.lots.values()) > 0
