@@ -75,13 +75,18 @@ class Ledger:
         buckets: the buckets in burn-down order, asked again for every batch. orphan_memo: makes an ended call's memo
         of a held one's. Raises LedgerLocked if another process has the file.
         """
-        lock = OwnerLock(path, owner)
+        try:
+            lock = OwnerLock(path, owner)
+        except OSError as error:
+            raise LedgerUnavailable(f"{path} can't be opened as a ledger: {error.strerror}") from error
         try:
             store = Store(path)
             store.create()
-        except sqlite3.Error as error:
+        except BaseException as error:
             lock.release()
-            raise LedgerUnavailable(f"{path} can't be opened as a ledger: {error}") from error
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise LedgerUnavailable(f"{path} can't be opened as a ledger: {error}") from error
+            raise
         commit = GroupCommit(
             store, lambda: {bucket: rank for rank, bucket in enumerate(buckets())}, clock, most_waiting
         )

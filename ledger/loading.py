@@ -61,26 +61,26 @@ def load_books(cursor: sqlite3.Cursor, accounts: Iterable[int]) -> dict[int, Boo
 def load(cursor: sqlite3.Cursor, commands: Sequence[Command]) -> dict[int, Book]:
     """Load all that a batch needs, by account; the holds that it ends are taken out of their table."""
     books = load_books(cursor, {command.account_id for command in commands})
-    ends: dict[int, int] = {}
+    ends: set[tuple[int, int]] = set()
     corrections: list[VoidGrant | Refund] = []
     for command in commands:
         if isinstance(command, PlaceHold):
             continue
         if isinstance(command, (Settle, Void)):
-            ends[command.hold_id] = command.account_id
+            ends.add((command.account_id, command.hold_id))
         elif isinstance(command, IssueGrant):
             if command.source_key is not None:
                 _load_source(cursor, books[command.account_id], command.source_key)
         elif isinstance(command, (VoidGrant, Refund)):
             corrections.append(command)
     if ends:
-        for row in cursor.execute(_TAKE_HOLDS, (json_text([[a, h] for h, a in ends.items()]),)).fetchall():
+        for row in cursor.execute(_TAKE_HOLDS, (json_text([*ends]),)).fetchall():
             legs = tuple(Leg(*leg) for leg in orjson.loads(row[3]))
             books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6])
-            del ends[row[1]]
+            ends.discard((row[0], row[1]))
     if ends:
         # Also those that are placed in this very batch: an id that has ended before must not be placed again.
-        _load_ended(cursor, books, [[account, hold] for hold, account in ends.items()])
+        _load_ended(cursor, books, [[*pair] for pair in ends])
     if corrections:
         _load_corrected(cursor, books, corrections)
     return books

@@ -81,9 +81,7 @@ def test_a_lifted_limit_is_lifted_at_once(caller: Caller, limits: Any) -> None:
     assert caller.chat("plain").status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("text", "most"), [("{per_key: {concurrent: 2}}", 2), ("{per_account: {concurrent: 3}}", 3)]
-)
+@pytest.mark.parametrize(("text", "most"), [("{per_key: {concurrent: 2}}", 2), ("{per_account: {concurrent: 3}}", 3)])
 def test_calls_at_once_are_limited(caller: Caller, upstream: Upstream, limits: Any, text: str, most: int) -> None:
     """One more than the limit is 429 while they run, and served when one has ended; an account's keys count together."""
     limits(text)

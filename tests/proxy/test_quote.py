@@ -53,7 +53,11 @@ _CALLS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "several answers": ({"n": 3, "max_tokens": 100}, {}),
     "a long text": ({"messages": _LONG}, {}),
     "an image": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:," + "A" * 900}}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:," + "A" * 900}}]}
+            ]
+        },
         {},
     ),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, {}),
@@ -234,8 +238,6 @@ def test_a_deep_body_is_quoted_as_it_is_called(upstream: Upstream, caller: Calle
 def test_other_endpoints_are_refused_by_name(caller: Caller, endpoint: str, status: int, code: str | None) -> None:
     """Those of later releases as not supported, others as unknown."""
     fields = {"endpoint": endpoint, "body": {"model": "plain", "messages": MESSAGES}}
-    refused = caller.server.http.post(
-        f"{caller.server.base}/v1/credits/quote", json=fields, headers=caller.headers
-    )
+    refused = caller.server.http.post(f"{caller.server.base}/v1/credits/quote", json=fields, headers=caller.headers)
     error = refused.json()["error"]
     assert (refused.status_code, error["code"], error["param"]) == (status, code, "endpoint")
