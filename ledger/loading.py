@@ -36,7 +36,10 @@ _LOAD_BOOKS = (
 _PAIRS = "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 _TAKE_HOLDS = f"DELETE FROM ledger_hold WHERE (account_id, hold_id) IN {_PAIRS} RETURNING {HOLD_COLUMNS}"
 _LOAD_RECEIPTS = f"SELECT {RECEIPT_COLUMNS} FROM ledger_receipt WHERE (account_id, hold_id) IN {_PAIRS}"
-_LOAD_REFUNDS = f"SELECT {REFUND_COLUMNS} FROM ledger_refund WHERE (account_id, hold_id) IN {_PAIRS} ORDER BY refund_id"
+_LOAD_REFUNDS = (
+    f"SELECT {REFUND_COLUMNS} FROM ledger_refund INDEXED BY ledger_refund_call"
+    f" WHERE (account_id, hold_id) IN {_PAIRS} ORDER BY refund_id"
+)
 _LOAD_GRANTS = f"SELECT account_id, {_LOT} FROM ledger_grant WHERE (account_id, grant_id) IN {_PAIRS}"
 _LOAD_SOURCE = f"SELECT {_LOT} FROM ledger_grant WHERE account_id = ? AND source_key = ?"
 

@@ -167,7 +167,7 @@ def _days(sums: Sequence[tuple[Any, int, int]], zone: ZoneInfo) -> list[Total]:
 _NEWEST = "hold_id DESC, account_id DESC"
 _BEYOND = (2**63 - 1, 2**63 - 1)
 _REFUNDED = (
-    "(SELECT COALESCE(SUM(f.amount), 0) FROM ledger_refund f"
+    "(SELECT COALESCE(SUM(f.amount), 0) FROM ledger_refund f INDEXED BY ledger_refund_call"
     " WHERE f.account_id = c.account_id AND f.hold_id = c.hold_id)"
 )
 _CALL = "account_id, hold_id, status, charged, debt, paid_from, memo, created_at, ended_at"

@@ -76,6 +76,8 @@ def parse_rules(node: Node, meter: str, usd_per_credit: Decimal) -> tuple[Rule, 
             if not pairs:
                 raise fields["when"].error(f"names nothing; known: {', '.join(ATTRIBUTES)}")
             when = tuple((name, child.text()) for name, child in pairs.items())
+            if any(set(when) >= set(rule.when) for rule in rules):
+                raise item.error("is never reached: a rule before it matches the same and more; turn them round")
         rules.append(Rule(when, parse_price(fields["price"], meter, usd_per_credit)))
     if not rules or rules[-1].when:
         raise node.error("needs a last rule without `when`: every call must have a price")

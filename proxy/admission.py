@@ -135,5 +135,5 @@ async def admit(
         raise ledger_refusal(error) from error
     if isinstance(outcome, Refused):
         config = services.config
-        raise refused(outcome, terms.affordable(outcome.affordable), config.top_up_url, config.credit.plural)
+        raise refused(outcome, terms.affordable(outcome.affordable), config.top_up_url, config.credit.say)
     return Admitted(terms, outcome, memo)

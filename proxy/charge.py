@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ledger.commands import Settle, Void
 from ledger.errors import Conflict, LedgerError, Overloaded
@@ -85,10 +85,11 @@ class Charge:
         return outcome
 
 
-def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, credit_names: str) -> ApiError:
+def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, say: Callable[[int], str]) -> ApiError:
     """Say why a hold was refused, with the figures that a caller or its app can act on.
 
-    max_tokens: the largest output limit that would fit with nothing held, None where output is free.
+    max_tokens: the largest output limit that would fit with nothing held, None where output is free. say: writes an
+    amount for people.
     """
     if refusal.reason in ("suspended", "closed"):
         return ApiError(403, "account_suspended", f"This account is {refusal.reason}; its calls are refused")
@@ -103,12 +104,12 @@ def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, cr
         "top_up_url": top_up_url,
         "max_tokens_affordable": most,
     }
-    figures = f"it needs up to {needed} {credit_names} and {available} are available"
+    figures = f"it needs up to {say(refusal.needed)} and {say(refusal.available)} are available"
     if refusal.reason == "held":
         return ApiError(
             402,
             "credits_held",
-            f"Your own running calls hold {format_credits(refusal.held)} {credit_names} for the moment: {figures}."
+            f"Your own running calls hold {say(refusal.held)} for the moment: {figures}."
             " Try again when one of them has ended",
             extra=extra,
             headers={"x-should-retry": "true", "retry-after": "2"},
@@ -118,7 +119,7 @@ def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, cr
     return ApiError(
         402,
         "insufficient_credits",
-        f"Not enough {credit_names} for this call: {figures}.{hint}{top_up}",
+        f"Not enough credit for this call: {figures}.{hint}{top_up}",
         extra=extra,
         headers={"x-should-retry": "false"},
     )

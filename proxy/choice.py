@@ -165,7 +165,7 @@ def _typical(node: Node, usd: Decimal) -> tuple[str, str]:
     return low.text, high.text
 
 
-def unreachable(operations: Mapping[str, OperationConfig]) -> list[str]:
+def unreachable(operations: Mapping[str, OperationConfig], classes: Mapping[str, str | None]) -> list[str]:
     """Say which operations no call can match by itself because an earlier one takes them all."""
     said = []
     earlier: list[OperationConfig] = []
@@ -174,7 +174,7 @@ def unreachable(operations: Mapping[str, OperationConfig]) -> list[str]:
             continue
         for other in earlier:
             if (
-                other.klass in (None, operation.klass)
+                other.klass in (None, operation.klass, classes.get(operation.model or ""))
                 and other.endpoint in (None, operation.endpoint)
                 and other.model in (None, operation.model)
             ):

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pricing.amounts import NANO, format_credits
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
 from pricing.meters import INPUT
@@ -54,6 +55,13 @@ class Credit:
     plural: str = "credits"
     usd: Decimal = Decimal("0.01")
     show: str = "credits"
+
+    def say(self, nanocredits: int) -> str:
+        """Write an amount for people, in credits or, where the operator shows them so, in dollars."""
+        if self.show == "usd":
+            dollars = Decimal(nanocredits) * self.usd / NANO
+            return f"${dollars.quantize(Decimal('0.000001')).normalize():f}"
+        return f"{format_credits(nanocredits)} {self.name if nanocredits == NANO else self.plural}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +172,7 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
     classes = {name: model.klass for name, model in models.items()}
     operations, operation_prices = parse_operations(top.get("operations"), credit.usd, prices, classes)
     matching = {name: operation.matching(classes) for name, operation in operations.items()}
-    warnings += unreachable(operations)
+    warnings += unreachable(operations, classes)
     warnings += [
         f"upstream {upstream.name} is off: its api_key is empty; its models are not offered"
         for upstream in upstreams.values()
@@ -284,7 +292,7 @@ def _headers(node: Node) -> tuple[str, ...]:
     for item in node.items():
         name = item.text().lower()
         if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise item.error(f"`{name[:40]}` is no header name")
+            raise item.error(f"`{name[:40]}` is no header name; write one such as `x-request-source`")
         if name in (
             "authorization",
             "cookie",

@@ -48,7 +48,8 @@ _COPY = (
 
 _REFUND = (
     "WHERE (account_id, refund_id) IN (SELECT account_id, refund_id FROM ledger_refund"
-    " WHERE debt_reduced = 0 AND json_array_length(paid_to) = 1 AND json_extract(paid_to, '$[0][0]') <> refund_id LIMIT 1)"
+    " WHERE debt_reduced = 0 AND json_array_length(paid_to) = 1"
+    " AND json_extract(paid_to, '$[0][0]') <> refund_id LIMIT 1)"
 )
 _KIND_VOID = "kind = 'void' AND target > -3"
 _VOID = "WHERE (account_id, grant_id) IN (SELECT account_id, source FROM ledger_transfer WHERE kind = 'void' LIMIT 1)"

@@ -218,6 +218,8 @@ async def test_ids_grow_although_the_clock_steps_back() -> None:
         "UPDATE ledger_receipt SET memo = x'7b7d' WHERE hold_id = 11",
         "UPDATE ledger_receipt SET status = 'orphaned' WHERE hold_id = 11",
         "DELETE FROM ledger_receipt WHERE hold_id = 12",
+        "UPDATE ledger_refund SET amount = amount - 1",
+        "DELETE FROM ledger_refund",
     ],
 )
 async def test_the_journal_and_the_receipts_are_append_only(path: str, damage: str) -> None:
@@ -229,6 +231,7 @@ async def test_the_journal_and_the_receipts_are_append_only(path: str, damage: s
             await ledger.hold(held(1, hold_id, 30))
         await ledger.settle(1, 11, 30, receipt_memo(30))
         await ledger.void(1, 12, receipt_memo(0))
+        await ledger.refund(1, 11, 10, "sorry", bonus_bucket="bonus")
     before = page_of(path, 1)
     with closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError, match="append-only"):
         connection.execute(damage)

@@ -72,18 +72,19 @@ def test_a_rate_is_each_keys_own(caller: Caller, limits: Any) -> None:
         assert [caller.get(path).status_code for _ in range(5)] == [200] * 5
 
 
-def test_a_lifted_limit_is_lifted_at_once(caller: Caller, limits: Any) -> None:
-    """By an edit of the config."""
+@pytest.mark.parametrize("text", ["{per_key: {requests_per_minute: 6000}}", "{per_key: {concurrent: 9}}"])
+def test_a_lifted_limit_is_lifted_at_once(caller: Caller, limits: Any, text: str) -> None:
+    """By an edit of the config: whom the old limit refused the new one does not make wait."""
     limits("{per_key: {requests_per_minute: 1}}")
     assert caller.chat("plain").status_code == 200
     assert _limited(caller.chat("plain"))
-    limits("{per_key: {requests_per_minute: 6000}}")
+    limits(text)
     assert caller.chat("plain").status_code == 200
 
 
 @pytest.mark.parametrize(("text", "most"), [("{per_key: {concurrent: 2}}", 2), ("{per_account: {concurrent: 3}}", 3)])
 def test_calls_at_once_are_limited(caller: Caller, upstream: Upstream, limits: Any, text: str, most: int) -> None:
-    """One more than the limit is 429 while they run, and served when one has ended; an account's keys count together."""
+    """One more than the limit is 429 while they run, and served when they have ended; an account's keys count as one."""
     limits(text)
     keys = [caller, caller if "per_key" in text else _another_key(caller)]
     gate = Gate()

@@ -98,11 +98,8 @@ def test_the_header_names_the_operation(upstream: Upstream, caller: Caller, case
 @pytest.mark.parametrize("name", ["nothing", "", "words_chat ,wide", "Wide", "\xe9", "x" * 300])
 def test_an_unknown_operation_is_refused_with_the_known(upstream: Upstream, caller: Caller, name: str) -> None:
     """400 with the header as `param` and every operation in the message, before anything is held."""
-    refused = caller.server.http.post(
-        caller.url,
-        content=BODY,
-        headers={**caller.headers, "x-farebox-operation": name.encode("latin-1")},  # type: ignore[dict-item]  # httpx takes bytes
-    )
+    headers = [(b"authorization", f"Bearer {caller.key}".encode()), (b"x-farebox-operation", name.encode("latin-1"))]
+    refused = caller.server.http.post(caller.url, content=BODY, headers=headers)
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (400, "unknown_operation")
     assert error["param"] == "X-Farebox-Operation"

@@ -201,7 +201,9 @@ _REFUSED: dict[str, tuple[bytes, dict[str, str], tuple[int, str | None, str | No
     "no model": (b'{"messages":[{}]}', {}, (400, None, "model")),
     "no messages": (b'{"model":"plain"}', {}, (400, None, "messages")),
     "unknown model": (_compact(model="none"), {}, (404, "model_not_found", "model")),
-    "unknown operation": (_compact(), {"X_Farebox_Operation": "none"}, (400, "unknown_operation", "X-Farebox-Operation")),
+    "unknown operation": (
+        _compact(), {"X_Farebox_Operation": "none"}, (400, "unknown_operation", "X-Farebox-Operation"),
+    ),
     "another's operation": (_compact(), {"X_Farebox_Operation": "words_chat"}, (403, "operation_not_allowed", None)),
     "not priced": (_compact(modalities=["audio"]), {}, (400, "not_supported", "modalities")),
     "bad fit": (_compact(), {"X_Farebox_Fit": "stretch"}, (400, None, "X-Farebox-Fit")),

@@ -365,3 +365,19 @@ def test_unreadable_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load_config(path, {})
         assert str(caught.value).startswith(f"{path}:1: ")
+
+
+@pytest.mark.parametrize(
+    ("show", "nanocredits", "says"),
+    [
+        ("credits", 12_500_000_000, "12.5 credits"),
+        ("credits", 10**9, "1 credit"),
+        ("usd", 12_500_000_000, "$0.125"),
+        ("usd", 10**12, "$10"),
+        ("usd", 0, "$0"),
+    ],
+)
+def test_amounts_for_people(show: str, nanocredits: int, says: str) -> None:
+    """Messages name amounts in credits, or in dollars where the operator shows them so."""
+    text = f"credit: {{show: {show}}}\nupstreams: {{d: {{kind: demo}}}}\nmodels: {{a: {{upstream: d/a, price: {{request: 1}}}}}}"
+    assert parse_config(text, "config.yaml", {}).credit.say(nanocredits) == says

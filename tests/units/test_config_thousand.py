@@ -61,7 +61,9 @@ class Base:
         self.text = path.read_text(encoding="utf-8")
         self.lines = self.text.splitlines()
         self.scalars: list[Scalar] = []
-        self._walk(yaml.compose(self.text, Loader=yaml.SafeLoader), ())
+        root = yaml.compose(self.text, Loader=yaml.SafeLoader)
+        assert root is not None
+        self._walk(root, ())
         self.keys = [scalar for scalar in self.scalars if scalar.is_key]
         self.known_keys = [key for key in self.keys if not key.is_free]
         self.values = [scalar for scalar in self.scalars if not scalar.is_key]
