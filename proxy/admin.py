@@ -15,6 +15,7 @@ from ledger.ids import microseconds
 from ledger.model import NEVER
 from pricing.amounts import format_credits
 from proxy.caller import headers_of, require_admin
+from proxy.config import BucketConfig
 from proxy.credits import balance_object, find_receipt, grant_object
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.ids import account_id, object_id, parse_account, parse_object
@@ -23,7 +24,7 @@ from proxy.people.people import ExternalIdTaken, Profile
 from proxy.people.tables import KeyRow
 from proxy.services import Services
 
-__all__ = ["MOST_REASON", "Admin", "routes"]
+__all__ = ["MOST_REASON", "Admin", "expiry", "routes"]
 
 MOST_REASON = 2000
 _SOURCES = ("admin", "campaign", "reward", "compensation")
@@ -239,8 +240,7 @@ class _Accounts(Admin):
         now = microseconds()
         expires_at = fields.time("expires_at")
         if expires_at is None:
-            lifetime = buckets[name].expires
-            expires_at = NEVER if lifetime is None else now + int(lifetime * 1_000_000)
+            expires_at = expiry(buckets[name], now)
         elif expires_at <= now:
             raise bad_request("`expires_at` must be in the future", "expires_at", status=422)
         issued = await services.ledger.issue(account, name, amount, source=source, expires_at=expires_at, note=note)
@@ -257,7 +257,12 @@ class _Accounts(Admin):
 
     async def show_receipt(self, request: Request) -> Response:
         await self._allow(request)
-        return answer(await find_receipt(self._services.ledger, request.path_params["id"], None))
+        return answer(await find_receipt(self._services.ledger, request.path_params["id"], None, operator=True))
+
+
+def expiry(bucket: BucketConfig, now: int) -> int:
+    """When a grant into a bucket expires by default, in microseconds since 1970."""
+    return NEVER if bucket.expires is None else now + int(bucket.expires * 1_000_000)
 
 
 def _check_zone(zone: str) -> None:

@@ -11,10 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ledger.audit import audit
-from ledger.errors import UnknownGrant, UnknownHold
+from ledger.errors import UnknownAccount, UnknownGrant, UnknownHold
+from ledger.ids import microseconds
 from ledger.model import RefundRefused
 from pricing.amounts import format_credits
-from proxy.admin import MOST_REASON, Admin
+from proxy.admin import MOST_REASON, Admin, expiry
 from proxy.credits import grant_object
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
@@ -67,7 +68,7 @@ class _Money(Admin):
         grant, account = ids
         try:
             voided = await self._services.ledger.void_grant(account, grant, reason)
-        except UnknownGrant:
+        except (UnknownAccount, UnknownGrant):
             raise ApiError(404, "not_found", "There is no such grant") from None
         await self._note("grant.void", account, fields, request.path_params["grant"])
         shown = grant_object(account, voided.grant, voided.held, voided.held, None)
@@ -84,17 +85,19 @@ class _Money(Admin):
         if ids is None:
             raise ApiError(404, "not_found", "There is no such receipt")
         hold, account = ids
+        services, bonus = self._services, self._bonus_bucket()
         try:
-            refunded = await self._services.ledger.refund(
+            refunded = await services.ledger.refund(
                 account,
                 hold,
                 amount,
                 reason,
-                bonus_bucket=self._bonus_bucket(),
+                bonus_bucket=bonus,
                 as_bonus=as_bonus,
                 operator_fault=fault,
+                bonus_expires_at=expiry(services.config.buckets[bonus], microseconds()),
             )
-        except UnknownHold:
+        except (UnknownAccount, UnknownHold):
             raise ApiError(404, "not_found", "There is no such receipt") from None
         if isinstance(refunded, RefundRefused):
             message = f"Only {format_credits(refunded.left)} of this charge is left to refund"
@@ -130,7 +133,8 @@ class _Money(Admin):
         amount = fields.credits("credits", signed=True)
         buckets = self._services.config.buckets
         bucket = fields.choice("bucket", list(buckets), self._bonus_bucket())
-        adjusted = await self._services.ledger.adjust(account, amount, bucket, reason)
+        expires_at = expiry(buckets[bucket], microseconds())
+        adjusted = await self._services.ledger.adjust(account, amount, bucket, reason, expires_at=expires_at)
         await self._note("account.adjust", account, fields, account_id(account))
         return answer(
             {

@@ -73,15 +73,26 @@ def _model_object(model: ModelConfig) -> dict[str, Any]:
     }
 
 
-async def find_receipt(ledger: Ledger, text: str, account: int | None) -> dict[str, Any]:
-    """Find a receipt by its id; account: whose it must be, None for anybody's. Raises ApiError 404."""
+_FOR_OPERATORS = ("attempts", "first_byte_ms", "ended_ms", "body_sha256", "retry_count", "messages")
+
+
+async def find_receipt(ledger: Ledger, text: str, account: int | None, *, operator: bool = False) -> dict[str, Any]:
+    """Find a receipt by its id; account: whose it must be, None for anybody's. Raises ApiError 404.
+
+    operator: with what callers are not shown, such as how the upstream did it.
+    """
     ids = parse_object("req", text)
     recorded = None
     if ids is not None and account in (None, ids[1]):
         recorded = await ledger.receipt(ids[1], ids[0])
     if ids is None or recorded is None:
         raise ApiError(404, "not_found", "There is no such receipt")
-    return receipt_object(ids[1], recorded)
+    shown = receipt_object(ids[1], recorded)
+    if operator:
+        memo: Mapping[str, Any] = orjson.loads(recorded.memo)
+        shown |= {name: memo.get(name) for name in _FOR_OPERATORS}
+        shown["account"] = account_id(ids[1])
+    return shown
 
 
 def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:

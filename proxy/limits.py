@@ -72,18 +72,19 @@ class Limits:
         self._full_at: dict[int, float] = {}
         self._keys: dict[int, int] = {}
         self._accounts: dict[int, int] = {}
+        self._config = config
         self.change(config)
 
     def change(self, config: LimitsConfig) -> None:
-        """Apply other limits from now on; running calls stay counted, and buckets keep what was taken."""
-        self._config = config
+        """Apply other limits from now on; running calls stay counted, and another rate begins with full buckets."""
         allowance = config.key_requests_per_minute
+        if allowance != self._config.key_requests_per_minute:
+            self._full_at.clear()
+        self._config = config
         self._interval = 0.0 if allowance is None else 60.0 / allowance
         burst = 0 if allowance is None else min(allowance, max(_LEAST_BURST, allowance // _BURST_SHARE))
         # How far ahead of now a bucket may be full again and still have a call in it.
         self._burst_seconds = (burst - 1 + _SLACK) * self._interval
-        if allowance is None:
-            self._full_at.clear()
 
     def enter(self, key_id: int, account_id: int, now: float) -> None:
         """Count a call that begins; raises ApiError 429, having counted nothing, where a limit is reached.

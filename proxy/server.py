@@ -126,6 +126,7 @@ class _Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._start_draining)
 
     def _start_draining(self) -> None:
+        self._services.stop_watching()
         self._draining = self._loop.create_task(self._drain())
 
     async def _drain(self) -> None:

@@ -52,6 +52,11 @@ class Services:
         for event in self._watchers.get(account, ()):
             event.set()
 
+    def stop_watching(self) -> None:
+        """Wake whoever watches, so that they see that the server is stopping."""
+        for account in list(self._watchers):
+            self.changed(account)
+
     @contextmanager
     def watching(self, account: int) -> Iterator[asyncio.Event]:
         """Watch an account: the event is set after each change."""

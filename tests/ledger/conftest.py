@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.ledger.books", "tests.ledger.running", "tests.ledger.scenario")
+pytest.register_assert_rewrite(
+    "tests.ledger.books", "tests.ledger.running", "tests.ledger.scenario", "tests.ledger.words"
+)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ledger.errors import LedgerError
 from ledger.ledger import Ledger
 from ledger.model import NEVER, Ended, Held, Issued, Outcome
 from tests.ledger.books import Page, read_page, receipt_memo
-from tests.ledger.scenario import microseconds_at
+from tests.ledger.words import microseconds_at
 
 BUCKETS = ("daily", "bonus", "paid")
 ORDER = {bucket: rank for rank, bucket in enumerate(BUCKETS)}

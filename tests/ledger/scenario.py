@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -69,6 +68,7 @@ from ledger.model import (
     Voided,
 )
 from tests.ledger.books import ACCOUNT, AnyLedger, Page, assert_lawful, receipt_memo
+from tests.ledger.words import Words
 
 STRANGER = 404
 _FIRST_HOLD = 1001
@@ -97,13 +97,6 @@ def read_scenarios(path: Path) -> list[Scenario]:
     return [Scenario(f"{path.stem}: {title}", (*stem, *steps)) for title, steps in tales]
 
 
-def microseconds_at(words: str) -> int:
-    """Turn '2026-11-21 23:59' (UTC) into microseconds since 1970."""
-    return (datetime.fromisoformat(words).replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(
-        microseconds=1
-    )
-
-
 def play(scenario: Scenario, book: AnyLedger) -> None:
     """Play a scenario; what is not as written fails with its line."""
     player = _Player(book)
@@ -114,48 +107,6 @@ def play(scenario: Scenario, book: AnyLedger) -> None:
         except BaseException as error:
             error.add_note(f"line {number} of {scenario.name}: {line}")
             raise
-
-
-class _Words:
-    """A step's words, taken one by one."""
-
-    def __init__(self, text: str) -> None:
-        self._left = text.split()
-
-    def take(self) -> str:
-        assert self._left, "something is missing here"
-        return self._left.pop(0)
-
-    def amount(self) -> int:
-        return int(self.take())
-
-    def when(self) -> int:
-        return microseconds_at(f"{self.take()} {self.take()}")
-
-    def skip(self, word: str) -> bool:
-        """Take the next word if it is this one."""
-        found = self._left[:1] == [word]
-        if found:
-            del self._left[0]
-        return found
-
-    def at_number(self) -> bool:
-        return bool(self._left) and self._left[0].lstrip("-").isdigit()
-
-    def pairs(self) -> dict[str, int]:
-        """Take all that is left as 'name amount name amount'."""
-        found = {}
-        while self._left:
-            name = self.take()
-            found[name] = self.amount()
-        return found
-
-    def rest(self) -> list[str]:
-        taken, self._left = self._left, []
-        return taken
-
-    def end(self) -> None:
-        assert not self._left, f"not understood: {' '.join(self._left)}"
 
 
 @dataclass(slots=True)
@@ -172,8 +123,8 @@ class _Player:
     def step(self, line: str) -> None:
         left, _, expected = (part.strip() for part in line.partition("->"))
         verb, _, rest = left.partition(" ")
-        words = _Words(rest)
-        plain: dict[str, Callable[[_Words], None]] = {
+        words = Words(rest)
+        plain: dict[str, Callable[[Words], None]] = {
             "buckets": self._buckets,
             "at": self._at,
             "balance": self._balance,
@@ -186,14 +137,14 @@ class _Player:
         elif verb == "raises":
             self._raises(rest)
         elif verb in _FIGURES:
-            for name, amount in _Words(line.replace(",", " ")).pairs().items():
+            for name, amount in Words(line.replace(",", " ")).pairs().items():
                 self._figure(name, amount)
         else:
             outcome = self._do(self._command(verb, words))
             words.end()
             self._expect(outcome, expected)
 
-    def _command(self, verb: str, words: _Words) -> Command:
+    def _command(self, verb: str, words: Words) -> Command:
         if verb == "stranger":
             return replace(self._command(words.take(), words), account_id=STRANGER)
         if verb == "account":
@@ -220,7 +171,7 @@ class _Player:
         within = words.amount() if words.skip("within") else 0
         return PlaceHold(ACCOUNT, hold_id, amount, receipt_memo(0), within)
 
-    def _grant(self, name: str, words: _Words) -> IssueGrant:
+    def _grant(self, name: str, words: Words) -> IssueGrant:
         bucket = name if words.at_number() else words.take()
         return IssueGrant(
             ACCOUNT,
@@ -233,7 +184,7 @@ class _Player:
             source_key=words.take() if words.skip("key") else None,
         )
 
-    def _set(self, verb: str, words: _Words) -> SetAccount:
+    def _set(self, verb: str, words: Words) -> SetAccount:
         return SetAccount(
             ACCOUNT,
             words.take() if verb == "status" or words.skip("status") else None,
@@ -241,12 +192,12 @@ class _Player:
             words.amount() if words.skip("overdraft") else None,
         )
 
-    def _adjust(self, words: _Words) -> Adjust:
+    def _adjust(self, words: Words) -> Adjust:
         amount = words.amount()
         name, bucket = words.rest() or (f"adjustment {len(self.grants)}", "bonus")
         return Adjust(ACCOUNT, amount, self._new_grant(name), bucket, "adjust")
 
-    def _refund(self, hold_id: int, words: _Words) -> Refund:
+    def _refund(self, hold_id: int, words: Words) -> Refund:
         amount = None if words.skip("all") else words.amount()
         bonus, fault = words.skip("bonus"), words.skip("fault")
         name = words.take() if words.skip("as") else f"refund {len(self.grants)}"
@@ -296,7 +247,7 @@ class _Player:
             assert outcome.repaid == 0
             assert outcome.grant.grant_id == self.grants[expected.removeprefix("already ")]
             return
-        figures = _Words(expected.replace(",", " ")).pairs()
+        figures = Words(expected.replace(",", " ")).pairs()
         assert outcome.new
         assert outcome.repaid == figures.get("repaid", 0)
         assert outcome.balance == figures.get("balance", outcome.grant.granted)
@@ -343,21 +294,21 @@ class _Player:
         entries = [entry.split() for entry in expected.split(",")]
         return [(OVERDRAFT if name == "overdraft" else self.grants[name], int(amount)) for name, amount in entries]
 
-    def _buckets(self, words: _Words) -> None:
+    def _buckets(self, words: Words) -> None:
         self.order = {bucket: rank for rank, bucket in enumerate(words.rest())}
 
-    def _at(self, words: _Words) -> None:
+    def _at(self, words: Words) -> None:
         now = words.when()
         assert now >= self.now, "time does not go back"
         self.now = now
 
-    def _balance(self, words: _Words) -> None:
+    def _balance(self, words: Words) -> None:
         lot = self.book.page().lots[self.grants[words.take()]]
         assert lot.balance == words.amount()
         if words.skip("held"):
             assert lot.held == words.amount()
 
-    def _refused(self, words: _Words) -> None:
+    def _refused(self, words: Words) -> None:
         before = self.book.page()
         command = self._command("refused", words)
         outcome = self._do(command)
@@ -370,7 +321,7 @@ class _Player:
             assert getattr(outcome, name) == amount, f"{name} is {getattr(outcome, name)}"
         _assert_only_time_passed(before, self.book.page())
 
-    def _again(self, words: _Words) -> None:
+    def _again(self, words: Words) -> None:
         before = self.book.page()
         command = self._command(words.take(), words)
         outcome = self._do(command)
@@ -384,7 +335,7 @@ class _Player:
         error, _, line = text.partition(": ")
         verb, _, rest = line.partition(" ")
         before = self.book.page()
-        words = _Words(rest)
+        words = Words(rest)
         with pytest.raises(getattr(ledger.errors, error)):
             self._do(self._command(verb, words))
         words.end()

@@ -84,7 +84,7 @@ def test_a_lifted_limit_is_lifted_at_once(caller: Caller, limits: Any, text: str
 
 @pytest.mark.parametrize(("text", "most"), [("{per_key: {concurrent: 2}}", 2), ("{per_account: {concurrent: 3}}", 3)])
 def test_calls_at_once_are_limited(caller: Caller, upstream: Upstream, limits: Any, text: str, most: int) -> None:
-    """One more than the limit is 429 while they run, and served when they have ended; an account's keys count as one."""
+    """One more than the limit is 429 while they run, and served when they have ended; so for all keys of an account."""
     limits(text)
     keys = [caller, caller if "per_key" in text else _another_key(caller)]
     gate = Gate()

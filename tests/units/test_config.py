@@ -379,5 +379,6 @@ def test_unreadable_files(tmp_path: Path) -> None:
 )
 def test_amounts_for_people(show: str, nanocredits: int, says: str) -> None:
     """Messages name amounts in credits, or in dollars where the operator shows them so."""
-    text = f"credit: {{show: {show}}}\nupstreams: {{d: {{kind: demo}}}}\nmodels: {{a: {{upstream: d/a, price: {{request: 1}}}}}}"
+    models = "models: {a: {upstream: d/a, price: {request: 1}}}"
+    text = f"credit: {{show: {show}}}\nupstreams: {{d: {{kind: demo}}}}\n{models}"
     assert parse_config(text, "config.yaml", {}).credit.say(nanocredits) == says
