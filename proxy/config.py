@@ -9,13 +9,13 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pricing.amounts import NANO, format_credits
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
 from pricing.meters import INPUT
 from pricing.parsing import parse_model_price, price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
 from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges, title_of, unreachable
+from proxy.credit import Credit, parse_credit
 from proxy.limits import LimitsConfig, parse_limits
 from proxy.published import PublishedModel, published_model
 
@@ -45,23 +45,6 @@ _TOP_LATER = (
 _MOST_TOKENS = 10_000_000
 _FALLBACK_OUTPUT = 16384
 _DEFAULT_BUCKETS = ("daily", "subscription", "free", "bonus", "paid")
-
-
-@dataclass(frozen=True, slots=True)
-class Credit:
-    """What a credit is called and sells for."""
-
-    name: str = "credit"
-    plural: str = "credits"
-    usd: Decimal = Decimal("0.01")
-    show: str = "credits"
-
-    def say(self, nanocredits: int) -> str:
-        """Write an amount for people, in credits or, where the operator shows them so, in dollars."""
-        if self.show == "usd":
-            dollars = Decimal(nanocredits) * self.usd / NANO
-            return f"${dollars.quantize(Decimal('0.000001')).normalize():f}"
-        return f"{format_credits(nanocredits)} {self.name if nanocredits == NANO else self.plural}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +147,7 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         if name not in top:
             raise root.error(f"`{name}:` is missing; add it")
     warnings: list[str] = []
-    credit = _credit(top["credit"]) if "credit" in top else Credit()
+    credit = parse_credit(top["credit"]) if "credit" in top else Credit()
     upstreams = {name: _upstream(name, node) for name, node in named(top["upstreams"]).items()}
     models = {name: _model(name, node, upstreams, credit.usd, warnings) for name, node in named(top["models"]).items()}
     surcharges = parse_surcharges(top["surcharges"], credit.usd) if "surcharges" in top else {}
@@ -191,24 +174,6 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         limits=parse_limits(top["limits"]) if "limits" in top else LimitsConfig(),
         table=price_table(prices, operation_prices, surcharges, matching),
         warnings=tuple(warnings),
-    )
-
-
-def _credit(node: Node) -> Credit:
-    fields = node.fields(("name", "plural", "usd", "show"))
-    name = fields["name"].text() if "name" in fields else "credit"
-    usd = Decimal("0.01")
-    if "usd" in fields:
-        usd = fields["usd"].decimal()
-        if not usd:
-            raise fields["usd"].error(
-                "a credit that sells for nothing cannot price anything in dollars; write e.g. 0.01"
-            )
-    return Credit(
-        name=name,
-        plural=fields["plural"].text() if "plural" in fields else name + "s",
-        usd=usd,
-        show=fields["show"].choice(("credits", "usd")) if "show" in fields else "credits",
     )
 
 

@@ -25,6 +25,9 @@ def routes(services: Services) -> list[Route]:
 
     async def events(request: Request) -> Response:
         caller = await identify(services, headers_of(request.scope))
+        if request.method == "HEAD":
+            # It has no body to end it by.
+            return Response(media_type="text/event-stream")
         return StreamingResponse(
             _balances(services, caller.account_id),
             media_type="text/event-stream",

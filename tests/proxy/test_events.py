@@ -161,6 +161,14 @@ def test_events_need_a_key(shared: Server, headers: dict[str, str]) -> None:
     assert shared.http.get(shared.base + "/v1/credits/events", headers=headers).status_code == 401
 
 
+def test_a_look_at_the_head_ends(caller: Caller) -> None:
+    """HEAD has no body to wait for, so the connection is free for the next request."""
+    limits = httpx.Limits(max_connections=1)
+    with httpx.Client(base_url=caller.server.base, timeout=5, limits=limits, headers=caller.headers) as client:
+        assert client.head("/v1/credits/events").status_code in (200, 405)
+        assert client.get("/v1/credits").status_code == 200
+
+
 def test_watchers_do_not_keep_a_server_from_stopping(server: Callable[..., Server]) -> None:
     """It ends the events and exits 0 in time, without a traceback."""
     running = server().start()

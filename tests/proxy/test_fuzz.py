@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
@@ -108,33 +107,27 @@ def test_every_described_route_is_there(shared: Server, document: dict[str, Any]
         assert answered.status_code in ({404} if own else {200, 201, 400, 422}), (method, path, answered.text)
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """Requests for every described route; not shown, because that takes pages."""
-
-    requests: st.SearchStrategy[Request] = field(repr=False)
-
-
-@pytest.fixture(scope="module")
-def drawn(document: dict[str, Any], ids: dict[str, list[str]]) -> _Drawn:
-    return _Drawn(requests(document, ids))
-
-
-@_fuzzing
-@given(data=st.data())
 def test_no_request_fails_inside_the_server(
-    shared: Server, running_upstream: Upstream, rich: Caller, drawn: _Drawn, data: st.DataObject
+    shared: Server, running_upstream: Upstream, document: dict[str, Any], rich: Caller, ids: dict[str, list[str]]
 ) -> None:
     """Whatever is sent to whichever route, under any key, it is answered or refused as the API does."""
     running_upstream.chooses(_script)
-    method, path, query, body = data.draw(drawn.requests)
-    key = data.draw(st.sampled_from([ADMIN_KEY, ADMIN_KEY, rich.key, rich.key, "fbx_none", None]))
-    accept = data.draw(st.sampled_from(["application/json", "text/csv", "application/jsonl", "*/*", "text/html"]))
-    headers = {"accept": accept} if key is None else {"accept": accept, "authorization": f"Bearer {key}"}
-    answered = _sent(shared, method, path, query, body, headers)
-    _sound(answered)
-    if key != ADMIN_KEY and "/admin/" in path:
-        assert answered.status_code in (401, 403, 404, 405), (method, path)
+
+    @_fuzzing
+    @given(
+        request=requests(document, ids),
+        key=st.sampled_from([ADMIN_KEY, ADMIN_KEY, rich.key, rich.key, "fbx_none", None]),
+        accept=st.sampled_from(["application/json", "text/csv", "application/jsonl", "*/*", "text/html"]),
+    )
+    def send(request: Request, key: str | None, accept: str) -> None:
+        method, path, query, body = request
+        headers = {"accept": accept} if key is None else {"accept": accept, "authorization": f"Bearer {key}"}
+        answered = _sent(shared, method, path, query, body, headers)
+        _sound(answered)
+        if key != ADMIN_KEY and "/admin/" in path:
+            assert answered.status_code in (401, 403, 404, 405)
+
+    send()
 
 
 @_fuzzing

@@ -122,8 +122,7 @@ def test_a_calls_debt_is_refunded_first(shared: Server, upstream: Upstream) -> N
     refund = _refund(caller, request, credits="1")
     assert (refund["debt_reduced"], refund["to"], caller.balance()["debt"]) == ("1", [], "0.02")
     refund = _refund(caller, request)
-    assert (refund["debt_reduced"], refund["to"][0]["amount"]) == ("0.02", "2")
-    assert (caller.available, caller.balance()["debt"]) == ("2", "0")
+    assert (refund["debt_reduced"], refund["to"][0]["amount"], caller.available) == ("0.02", "2", "2")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +202,8 @@ def test_an_adjustment_up_is_a_grant(shared: Server, caller: Caller) -> None:
     assert adjusted["object"] == "credits.adjustment"
     assert (adjusted["credits"], adjusted["debt_reduced"], adjusted["debt_added"]) == ("2.5", "0", "0")
     assert (adjusted["grant"]["bucket"], adjusted["grant"]["granted"], adjusted["taken"]) == ("bonus", "2.5", [])
-    fields = {"credits": 3, "reason": "sorry", "bucket": "free"}
-    assert shared.done("POST", f"/accounts/{caller.account}/adjust", fields)["grant"]["bucket"] == "free"
+    other = {"credits": 3, "reason": "sorry", "bucket": "free"}
+    assert shared.done("POST", f"/accounts/{caller.account}/adjust", other)["grant"]["bucket"] == "free"
     assert caller.available == "1005.5"
 
 
@@ -335,7 +334,7 @@ def test_every_command_is_journaled_with_its_reason(shared: Server, upstream: Up
     assert key["key"] not in str(journal)
     assert [row["at"] for row in journal] == sorted((row["at"] for row in journal), reverse=True)
     page = shared.done("GET", "/actions?limit=1")
-    assert (page["has_more"], page["next"]) == (True, page["data"][0]["id"])
+    assert page["has_more"] and page["next"] == page["data"][0]["id"]
     assert shared.done("GET", f"/actions?limit=1&after={page['next']}")["data"][0]["id"] < page["next"]
 
 
@@ -343,8 +342,7 @@ def test_the_operator_sees_how_a_call_went_upstream(shared: Server, upstream: Up
     """A receipt for the operator is the caller's, and has the attempts."""
     request = _charged(caller, upstream)
     mine, theirs = caller.receipt(request), shared.done("GET", f"/receipts/{request}")
-    assert {name: theirs[name] for name in mine} == mine
-    assert "attempts" not in mine
+    assert "attempts" not in mine and theirs.items() >= mine.items()
     assert [(attempt["upstream"], attempt["status"]) for attempt in theirs["attempts"]] == [("main", 200)]
 
 
