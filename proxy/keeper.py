@@ -63,7 +63,11 @@ class Keeper:
             await asyncio.sleep(_LOOK_SECONDS)
             # A look each half second is cheaper than a watcher, and sees replaced files as well as edited ones.
             if self._look() != self._seen:
-                await self.reload()
+                try:
+                    await self.reload()
+                except Exception as error:  # a watcher that ends would leave every later edit unseen
+                    self.last_error = f"{self._path}: could not be reloaded: {error!r}"
+                    _log.exception("the edited config could not be reloaded, the one before it is still in force")
 
     async def reload(self) -> str | None:
         """Read the file again; returns why it is not in force, or None where it is."""
