@@ -191,10 +191,8 @@ class _Accounts(Admin):
                 if one not in services.config.operations:
                     known = ", ".join(services.config.operations) or "none"
                     raise bad_request(f"`{name}`: there is no operation {one[:80]!r}; known: {known}", name, status=422)
-        if operations is not None:
-            operation = operation or operations[0]
-            if operation not in operations:
-                raise bad_request("`operation` must be one of `operations`", "operation", status=422)
+        if operations is not None and operation not in (None, *operations):
+            raise bad_request("`operation` must be one of `operations`", "operation", status=422)
         secret, row = await services.people.add_key(
             account,
             services.ledger.next_id(),

@@ -18,7 +18,7 @@ from proxy.operations.chat import ChatCall
 from proxy.receipts import CallMemo
 from proxy.services import Services
 
-__all__ = ["COUNT_BEYOND", "Admitted", "Terms", "admit", "count_input", "terms_of"]
+__all__ = ["COUNT_BEYOND", "Admitted", "InputCount", "Terms", "admit", "count_input", "terms_of"]
 
 COUNT_BEYOND = 4
 """The input is counted where a hold exceeds this fraction (a quarter) of what is available."""
@@ -100,9 +100,25 @@ def terms_of(call: ChatCall, model: ModelConfig, card: RateCard, headers: Mappin
     )
 
 
-async def count_input(counter: TokenCounter, call: ChatCall, model: ModelConfig) -> int:
-    """Count a call's input tokens, as exactly as can be done before its provider does."""
-    return await counter.count_aside(call.input_texts()) + call.input_overhead(model.part_tokens)
+@dataclass(frozen=True, slots=True)
+class InputCount:
+    """A call's input tokens, as exactly as can be known before its provider says; by_role: {role: {kind: tokens}}."""
+
+    total: int
+    by_role: Mapping[str, Mapping[str, int]]
+
+
+async def count_input(counter: TokenCounter, call: ChatCall, model: ModelConfig) -> InputCount:
+    """Count a call's input tokens."""
+    parts = call.input_parts(model.part_tokens)
+    by_role: dict[str, dict[str, int]] = {}
+    total = 0
+    for part, counted in zip(parts, await counter.count_each_aside([part.text for part in parts]), strict=True):
+        tokens = counted + part.tokens
+        total += tokens
+        kinds = by_role.setdefault(part.role, {})
+        kinds[part.kind] = kinds.get(part.kind, 0) + tokens
+    return InputCount(total, by_role)
 
 
 async def admit(
@@ -124,7 +140,8 @@ async def admit(
         outcome = await place(terms, COUNT_BEYOND)
         if isinstance(outcome, Refused) and outcome.reason in ("large", "held", "insufficient"):
             counted = await count_input(services.counter, call, model)
-            terms = replace(terms, input_tokens=min(terms.input_tokens, counted))
+            memo = replace(memo, input_by_role=counted.by_role)
+            terms = replace(terms, input_tokens=min(terms.input_tokens, counted.total))
             outcome = await place(terms)
             if isinstance(outcome, Refused) and outcome.reason == "insufficient":
                 fitting = terms.shortened(outcome.affordable)

@@ -71,7 +71,8 @@ def choose_operation(
 ) -> str | None:
     """Find a call's operation: the header's, else the key's default, else the first that matches.
 
-    allowed: the key's operations, None for all. Raises ApiError 400 for an unknown one, 403 for one that the key or the
+    allowed: the key's operations, None for all; then the first of these that fits, in the key's order, even without
+    any criterion. Raises ApiError 400 for an unknown one, 403 for one that the key or the
     operation's own criteria do not allow.
     """
     if named is not None and named not in operations:
@@ -82,8 +83,11 @@ def choose_operation(
     if chosen is None and default in operations:
         chosen = default
     if chosen is None:
-        for name, operation in operations.items():
-            if operation.matches_by_itself and operation.fits(endpoint, model, klass):
+        for name in operations if allowed is None else allowed:
+            operation = operations.get(name)
+            if operation is None or not operation.fits(endpoint, model, klass):
+                continue
+            if allowed is not None or operation.matches_by_itself:
                 chosen = name
                 break
     if allowed is not None and chosen not in allowed:

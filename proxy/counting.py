@@ -51,9 +51,14 @@ class TokenCounter:
 
     def count(self, texts: Iterable[str]) -> int:
         """Count the tokens of texts, each encoded by itself; beyond MOST_COUNTED_BYTES by ratio."""
-        tokens = 0
+        return sum(self.count_each(texts))
+
+    def count_each(self, texts: Iterable[str]) -> list[int]:
+        """Count as `count` does; returns the tokens of each text."""
+        counts = []
         room = MOST_COUNTED_BYTES
         for text in texts:
+            tokens = 0
             size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             if size > room:
                 head = text[: room * len(text) // size]
@@ -63,13 +68,18 @@ class TokenCounter:
             # Pieces bound the time that one run of equal characters can take.
             for start in range(0, len(text), _PIECE):
                 tokens += len(self._encoding.encode_ordinary(text[start : start + _PIECE]))
-        return tokens
+            counts.append(tokens)
+        return counts
 
     async def count_aside(self, texts: list[str]) -> int:
-        """Count without holding up other callers: more than a few kB are counted in a thread."""
+        """Count without holding up other callers."""
+        return sum(await self.count_each_aside(texts))
+
+    async def count_each_aside(self, texts: list[str]) -> list[int]:
+        """Count each without holding up other callers: more than a few kB are counted in a thread."""
         if sum(map(len, texts)) <= _INLINE_BYTES:
-            return self.count(texts)
-        return await asyncio.to_thread(self.count, texts)
+            return self.count_each(texts)
+        return await asyncio.to_thread(self.count_each, texts)
 
     def shorten(self, text: str, tokens: int) -> str:
         """Cut a text to its first `tokens` tokens."""

@@ -73,7 +73,7 @@ def _model_object(model: ModelConfig) -> dict[str, Any]:
     }
 
 
-_FOR_OPERATORS = ("attempts", "first_byte_ms", "ended_ms", "body_sha256", "retry_count", "messages")
+_FOR_OPERATORS = ("attempts", "first_byte_ms", "ended_ms", "body_sha256", "retry_count", "messages", "input_by_role")
 
 
 async def find_receipt(ledger: Ledger, text: str, account: int | None, *, operator: bool = False) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Performance:
         self.first_byte_at: float | None = None
         self._opened_at = 0.0
         self._attempts: list[dict[str, object]] = []
+        self._counted: dict[str, object] = {}
         self.tokens: Usage = {}
         self._services = services
         self._upstream = upstream
@@ -105,13 +106,16 @@ class Performance:
             "attempts": self._attempts,
             "first_byte_ms": None if first is None else round((first - self._opened_at) * 1000, 1),
             "ended_ms": round((time.perf_counter() - self._opened_at) * 1000, 1) if self.called else None,
+            **self._counted,
         }
 
     async def count(self, texts: list[str]) -> Usage:
         """Farebox's own count, where the provider's figures are missing or impossible."""
         counter = self._services.counter
+        counted = await count_input(counter, self.call, self.model)
+        self._counted = {"input_by_role": counted.by_role}
         return {
-            "input_tokens": await count_input(counter, self.call, self.model),
+            "input_tokens": counted.total,
             "output_tokens": await counter.count_aside(texts),
         }
 

@@ -44,7 +44,7 @@ def routes(services: Services) -> list[Route]:
         operation = operation_of(config, caller, headers, endpoint, model)
         terms = terms_of(call, model, config.card(model.name, operation, call.attributes), headers)
         balance = await services.ledger.balance(caller.account_id, config.buckets)
-        counted = await count_input(services.counter, call, model)
+        counted = (await count_input(services.counter, call, model)).total
         headroom, unheld = _headroom(balance)
         if terms.cost() * COUNT_BEYOND > balance.available:
             terms = replace(terms, input_tokens=min(terms.input_tokens, counted))

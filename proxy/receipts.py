@@ -22,7 +22,10 @@ DIED = "died"
 
 @dataclass(frozen=True, slots=True)
 class CallMemo:
-    """What is known of a call when it is admitted; body_sha256 and what follows it are for reviews of usage."""
+    """What is known of a call when it is admitted; body_sha256 and what follows it are for reviews of usage.
+
+    input_by_role: tokens by role and kind, where they were counted.
+    """
 
     endpoint: str
     model: str
@@ -37,6 +40,7 @@ class CallMemo:
     body_sha256: str = ""
     retry_count: int | None = None
     messages: int = 0
+    input_by_role: Mapping[str, Mapping[str, int]] | None = None
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -53,6 +57,7 @@ class CallMemo:
             "body_sha256": self.body_sha256,
             "retry_count": self.retry_count,
             "messages": self.messages,
+            "input_by_role": self.input_by_role,
         }
 
     def held(self) -> bytes:

@@ -72,13 +72,13 @@ def routes(services: Services) -> list[Route]:
     ]
 
 
-def _which(request: Request, account: int | None) -> Which:
-    """Read the filters; raises ApiError 422 naming the one that is wrong."""
+def _which(request: Request, account: int | None, *others: str) -> Which:
+    """Read the filters; raises ApiError 422 naming the one that is wrong. others: what else may be asked here."""
     query = request.query_params
-    known = {*MEMBERS, "since", "until", "limit", "after", "by", "period"}
+    known = {*MEMBERS, "since", "until", "limit", "after", *others}
     for name in query:
         if name not in known:
-            shown = ", ".join(sorted(known - {"by", "period"}))
+            shown = ", ".join(sorted(known))
             raise bad_request(f"`{name[:40]}` is no filter; known: {shown}", name[:40], status=422)
     times = {name: parse_timestamp(query[name], name) if name in query else None for name in ("since", "until")}
     return Which(account, {name: query[name] for name in MEMBERS if name in query}, times["since"], times["until"])
@@ -132,8 +132,12 @@ def _cell(value: object) -> str:
 
 
 async def usage_summary(services: Services, request: Request, account: int | None) -> Response:
-    """Sum calls up; by default those of the current period, which without a plan is the month in the account's zone."""
-    which = _which(request, account)
+    """Sum calls up; by default those of the current period, which without a plan is the month in the account's zone.
+
+    `after` is the key of the last row seen, empty for the row without one (`next` says it).
+    """
+    which = _which(request, account, "by", "period")
+    limit, after = read_page(request)
     by = request.query_params.get("by", "operation")
     if by not in _BY:
         raise bad_request(f"`by` must be one of {', '.join(_BY)}", "by", status=422)
@@ -147,8 +151,14 @@ async def usage_summary(services: Services, request: Request, account: int | Non
         start = datetime.now(ZoneInfo(zone)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         which = Which(account, which.members, int(start.timestamp()) * 1_000_000, None)
     totals = await services.ledger.summary(which, by, timezone=zone)
-    rows = [{"key": total.key, "calls": total.calls, "total": format_credits(total.total)} for total in totals]
-    return JSON({"object": "list", "data": rows, "has_more": False, "next": None})
+    keys = [total.key or "" for total in totals]
+    first = 0 if after is None else keys.index(after) + 1 if after in keys else len(keys)
+    rows = [
+        {"key": total.key, "calls": total.calls, "total": format_credits(total.total)}
+        for total in totals[first : first + limit]
+    ]
+    more = first + limit < len(totals)
+    return JSON({"object": "list", "data": rows, "has_more": more, "next": keys[first + limit - 1] if more else None})
 
 
 async def statement_answer(services: Services, request: Request, account: int) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import orjson
@@ -14,7 +14,7 @@ from pricing.usage import Usage, impossible
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.operations.splice import members_of, splice
 
-__all__ = ["Answer", "ChatCall", "parse", "read_answer", "read_usage"]
+__all__ = ["Answer", "ChatCall", "InputPart", "parse", "read_answer", "read_usage"]
 
 _MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -38,6 +38,22 @@ _PER_MESSAGE = 3
 _PRIMING = 3
 # Compressed speech is rarely below 1,000 bytes a second, so this bounds its length.
 _AUDIO_BYTES_PER_SECOND = 1_000
+
+
+_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_CALLS = ("tool_calls", "function_call")
+
+
+class InputPart(NamedTuple):
+    """A part of the input: its text is to be counted, `tokens` come on top.
+
+    role: of its message, or what it is beside messages: tools, functions, response_format, chat.
+    """
+
+    role: str
+    kind: str
+    text: str
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +91,32 @@ class ChatCall:
         payload, tokens = _parts(self.messages, part_tokens)
         return len(self.body) - payload + tokens
 
-    def input_texts(self) -> list[str]:
-        """Everything in the request that a tokenizer counts; `input_overhead` comes on top.
+    def input_parts(self, part_tokens: Mapping[str, int]) -> list[InputPart]:
+        """Take the input apart for counting, whose work each part is and of what kind.
 
-        Text is counted as text; everything else, such as tools, as the JSON that the caller wrote.
+        Text is counted as text; everything else, such as tools, as the JSON that the caller wrote. What can't be
+        counted is put at `part_tokens`, and the chat format has tokens that no text shows.
         """
         members = self.members
-        texts: list[str] = []
+        parts = [InputPart("chat", "format", "", _PRIMING + _PER_MESSAGE * len(self.messages))]
         for message, written in zip(self.messages, _MESSAGES.decode(members["messages"]), strict=True):
+            role = message.get("role")
+            role = role if role in _ROLES else "other"
             for key, value in message.items():
                 if key == "content" and isinstance(value, list):
-                    parts = zip(value, _ITEMS.decode(written[key]), strict=True)
-                    texts += [_part_text(part, bytes(raw)) for part, raw in parts]
+                    for part, raw in zip(value, _ITEMS.decode(written[key]), strict=True):
+                        kind, _, tokens = _payload_cost(part, part_tokens)
+                        parts.append(InputPart(role, kind, _part_text(part, bytes(raw)), tokens))
                 elif value is not None:
-                    texts.append(value if isinstance(value, str) else bytes(written[key]).decode())
-        described = ("tools", "functions", "response_format")
-        return texts + [bytes(members[key]).decode() for key in described if self.document.get(key)]
-
-    def input_overhead(self, part_tokens: Mapping[str, int]) -> int:
-        """Tokens of the input that no text shows: the chat format's own, and parts that can't be counted."""
-        return _PRIMING + _PER_MESSAGE * len(self.messages) + _parts(self.messages, part_tokens)[1]
+                    text = value if isinstance(value, str) else bytes(written[key]).decode()
+                    parts.append(
+                        InputPart(role, "text" if key == "content" else key if key in _CALLS else "format", text)
+                    )
+        return parts + [
+            InputPart(key, "definition", bytes(members[key]).decode())
+            for key in ("tools", "functions", "response_format")
+            if self.document.get(key)
+        ]
 
     def rewritten(self, upstream_model: str, limit: int | None, limit_name: str) -> bytes:
         """Make the upstream's body: only the model, the usage option of streams and the output limit differ.
@@ -197,18 +219,20 @@ def _parts(messages: list[dict[str, Any]], part_tokens: Mapping[str, int]) -> tu
     payload = tokens = 0
     for message in messages:
         content = message.get("content")
-        if not isinstance(content, list):
-            continue
-        for part in content:
-            kind, data = _payload(part)
-            if kind == "image":
-                payload, tokens = payload + len(data), tokens + part_tokens["image"]
-            elif kind == "audio":
-                seconds = len(data) * 3 // 4 // _AUDIO_BYTES_PER_SECOND + 1
-                payload, tokens = payload + len(data), tokens + part_tokens["audio_second"] * seconds
-            elif kind == "file":
-                payload, tokens = payload + len(data), tokens + part_tokens["file"]
+        if isinstance(content, list):
+            for part in content:
+                _, size, cost = _payload_cost(part, part_tokens)
+                payload, tokens = payload + size, tokens + cost
     return payload, tokens
+
+
+def _payload_cost(part: object, part_tokens: Mapping[str, int]) -> tuple[str, int, int]:
+    """Name a content part's kind, the bytes of a payload that is not text, and the tokens that it is put at."""
+    kind, data = _payload(part)
+    if kind == "audio":
+        seconds = len(data) * 3 // 4 // _AUDIO_BYTES_PER_SECOND + 1
+        return kind, len(data), part_tokens["audio_second"] * seconds
+    return kind, len(data), 0 if kind == "text" else part_tokens[kind]
 
 
 def _payload(part: object) -> tuple[str, str]:

@@ -28,10 +28,10 @@ class DemoUpstream:
 
     async def open(self, path: str, body: bytes, headers: Mapping[str, str]) -> DemoResponse:
         call = chat.parse(body)
-        texts = call.input_texts()
         # Parts other than text are counted as the shipped config holds for them.
-        overhead = call.input_overhead({"image": 1600, "file": 20000, "audio_second": 50})
-        prompt_tokens = await self._counter.count_aside(texts) + overhead
+        parts = call.input_parts({"image": 1600, "file": 20000, "audio_second": 50})
+        texts = [part.text for part in parts]
+        prompt_tokens = await self._counter.count_aside(texts) + sum(part.tokens for part in parts)
         last = next((m["content"] for m in reversed(call.messages) if isinstance(m.get("content"), str)), "")
         topic = f" (“{' '.join(last.split()[:6])[:60]}…”)" if last.strip() else ""
         answer = _ANSWER.format(words=sum(len(text.split()) for text in texts), topic=topic)

@@ -346,6 +346,19 @@ def test_the_operator_sees_how_a_call_went_upstream(shared: Server, upstream: Up
     assert [(attempt["upstream"], attempt["status"]) for attempt in theirs["attempts"]] == [("main", 200)]
 
 
+def test_the_operator_sees_where_counted_input_came_from(shared: Server, upstream: Upstream, caller: Caller) -> None:
+    """Where a call's input was counted, its tokens are kept by role and kind; they add up to what was charged for."""
+    upstream.says(answer(usage=...))
+    messages = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "What is a farebox?"}]
+    request = caller.receipt(caller.post(body_of(messages=messages)))["id"]
+    (line,) = (line for line in caller.receipt(request)["lines"] if line["meter"] == "input_tokens")
+    counted = shared.done("GET", f"/receipts/{request}")["input_by_role"]
+    assert counted == {"chat": {"format": 9}, "system": {"format": 1, "text": 2}, "user": {"format": 1, "text": 6}}
+    assert line["quantity"] == "19"
+    believed = _charged(caller, upstream)
+    assert shared.done("GET", f"/receipts/{believed}")["input_by_role"] is None
+
+
 def test_the_books_are_proved_on_request(shared: Server, upstream: Upstream, caller: Caller) -> None:
     """While a call runs too; what is held is among the totals."""
     _charged(caller, upstream)

@@ -128,6 +128,17 @@ def test_a_key_may_be_limited_to_operations(upstream: Upstream, caller: Caller) 
     assert len(upstream.received) == 2
 
 
+def test_a_limited_key_gets_the_first_of_its_operations_that_fits(upstream: Upstream, caller: Caller) -> None:
+    """In the key's order, not the file's; a call that none of them is for is 403."""
+    key = _limited(caller, operations=["words_chat", "wide"])
+    upstream.says(answer())
+    assert caller.receipt(key.chat("words"))["operation"] == "words_chat"
+    assert caller.receipt(key.chat("plain"))["operation"] == "wide"
+    only = _limited(caller, operations=["words_chat"])
+    assert _refused(only.chat("plain")) == (403, "operation_not_allowed")
+    assert len(upstream.received) == 2
+
+
 def test_a_key_may_have_a_default_operation(upstream: Upstream, caller: Caller) -> None:
     """It counts before what matches, and after the header."""
     key = _limited(caller, operation="prototype")

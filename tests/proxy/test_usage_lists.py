@@ -143,8 +143,6 @@ def test_since_is_inclusive_and_until_exclusive(history: _History) -> None:
 def test_a_filter_that_is_none_is_refused(history: _History, query: str, param: str) -> None:
     """422 naming it, for lists, exports and sums alike; nothing is ignored."""
     for path in ("/v1/credits/usage", "/v1/credits/usage/summary"):
-        if path.endswith("summary") and param == "limit":
-            continue
         refused = history.caller.get(f"{path}?{query}")
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, param)
 
@@ -276,6 +274,19 @@ def test_sums_take_the_filters_of_lists(history: _History) -> None:
     for query, param in (("by=colour", "by"), ("period=last", "period")):
         refused = history.caller.get(f"{summary}?{query}")
         assert (refused.status_code, refused.json()["error"]["param"]) == (422, param)
+
+
+@pytest.mark.parametrize("by", _SUMS)
+def test_sums_have_pages(history: _History, by: str) -> None:
+    """One row a page, each after the last one's key, also where that is null, gives what one page gives."""
+    summary = f"/v1/credits/usage/summary?by={by}"
+    rows: list[dict[str, object]] = []
+    answered = history.caller.get(f"{summary}&limit=1").json()
+    while answered["has_more"]:
+        rows += answered["data"]
+        answered = history.caller.get(f"{summary}&limit=1&after={answered['next']}").json()
+    assert rows + answered["data"] == history.caller.get(summary).json()["data"]
+    assert answered["next"] is None
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kathmandu", "UTC"])

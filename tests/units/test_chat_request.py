@@ -30,6 +30,11 @@ def call(**members: object) -> ChatCall:
     return parse(body(**members))
 
 
+def _counted(counter: TokenCounter, parsed: ChatCall) -> int:
+    parts = parsed.input_parts(PARTS)
+    return counter.count(part.text for part in parts) + sum(part.tokens for part in parts)
+
+
 def test_plain() -> None:
     """A plain request is one choice, not streamed, without a limit."""
     plain = call()
@@ -210,7 +215,7 @@ def test_deep_nesting(depth: int) -> None:
         deep = parse(nested)
     except ApiError:
         return
-    assert deep.input_texts()
+    assert deep.input_parts(PARTS)
     assert deep.rewritten("b", None, "max_tokens") == nested.replace(b'"a"', b'"b"')
 
 
@@ -288,7 +293,7 @@ def test_bound_is_never_below_the_count(
     """The bound that decides a hold without counting is at least what counting finds, in any script and shape."""
     text = json.dumps(request, ensure_ascii=ascii_only, separators=(",", ":") if compact else None)
     parsed = parse(text.encode())
-    assert parsed.input_bound(PARTS) >= counter.count(parsed.input_texts()) + parsed.input_overhead(PARTS)
+    assert parsed.input_bound(PARTS) >= _counted(counter, parsed)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +307,7 @@ def test_bound_is_never_below_the_count(
 def test_bound_of_short_spellings(counter: TokenCounter, text: bytes) -> None:
     """The bound holds also where a body spells in a few bytes what is counted as more."""
     parsed = parse(text)
-    assert parsed.input_bound(PARTS) >= counter.count(parsed.input_texts()) + parsed.input_overhead(PARTS)
+    assert parsed.input_bound(PARTS) >= _counted(counter, parsed)
 
 
 def test_counted_texts() -> None:
@@ -323,10 +328,47 @@ def test_counted_texts() -> None:
         functions=[{"name": "OLD"}],
         response_format={"type": "FORMAT"},
     )
-    joined = "\n".join(parsed.input_texts())
+    joined = "\n".join(part.text for part in parsed.input_parts(PARTS))
     for word in ("user", "PART", "NAME", "ARGS", "RESULT", "TOOL", "OLD", "FORMAT"):
         assert word in joined
     assert "PIXELS" not in joined
+
+
+def test_input_by_role_and_kind(counter: TokenCounter) -> None:
+    """Each part is known by whose it is and what kind, and what can't be counted is put at its configured tokens."""
+    parsed = call(
+        messages=[
+            {"role": "system", "content": "Be brief"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {"type": "image_url", "image_url": {"url": "data:PIXELS"}},
+                    {"type": "input_audio", "input_audio": {"data": "A" * 4000}},
+                    {"type": "file", "file": {"file_data": "F"}},
+                ],
+            },
+            {"role": "assistant", "tool_calls": [{"function": {"name": "NAME"}}]},
+            {"role": "somebody", "content": "x"},
+        ],
+        tools=[{"type": "function"}],
+    )
+    parts = [(part.role, part.kind, part.tokens) for part in parsed.input_parts(PARTS)]
+    assert parts == [
+        ("chat", "format", 3 + 3 * 4),
+        ("system", "format", 0),
+        ("system", "text", 0),
+        ("user", "format", 0),
+        ("user", "text", 0),
+        ("user", "image", 1600),
+        ("user", "audio", 50 * 4),
+        ("user", "file", 20000),
+        ("assistant", "format", 0),
+        ("assistant", "tool_calls", 0),
+        ("other", "format", 0),
+        ("other", "text", 0),
+        ("tools", "definition", 0),
+    ]
 
 
 @pytest.mark.parametrize("name", ["Max_Tokens", "MODEL", "Stream", "N"])
