@@ -165,7 +165,7 @@ class _Accounts(Admin):
         if zone is not None:
             _check_zone(zone)
         status = fields.choice("status", ("active", "suspended", "closed"), "") or None
-        overdraft = fields.credits("overdraft_limit", zero=True) if "overdraft_limit" in given else None
+        overdraft = fields.credits("overdraft_limit", zero=True) if given.get("overdraft_limit") is not None else None
         name, email = fields.text("name"), fields.text("email")
         services = self._services
         try:

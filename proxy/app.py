@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.errors import LedgerError
@@ -198,9 +198,11 @@ async def _ledger_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     refused = ApiError(error.status_code, "not_found", f"There is no {request.method} {request.url.path[:100]} here")
-    if error.status_code != 404:
+    if error.status_code == 405:
         refused.code = "method_not_allowed"
-        refused.headers |= dict(error.headers or {})
+        # Every method has a route of its own, and the router names the first one's only.
+        there = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        refused.headers["allow"] = ", ".join(sorted({method for route in there for method in route.methods}))
     return _error_answer(request, refused)
 
 

@@ -13,6 +13,7 @@ from proxy.openapi_schemas import AMOUNT, ref, schemas
 __all__ = ["openapi_document"]
 
 _JSON = "application/json"
+_SCHEMAS = {**schemas(), **admin_schemas()}
 _TAGS = {
     "models": "Calling models",
     "credits": "The caller's credits",
@@ -38,7 +39,7 @@ def openapi_document() -> dict[str, Any]:
         "tags": [{"name": name, "description": description} for name, description in _TAGS.items()],
         "paths": paths,
         "components": {
-            "schemas": {**schemas(), **admin_schemas()},
+            "schemas": _SCHEMAS,
             "responses": {f"Refused{status}": _refusal(status) for status in refused},
             "securitySchemes": {
                 "caller": {"type": "http", "scheme": "bearer", "description": "A caller's key, `fbx_…`."},
@@ -71,7 +72,9 @@ def _operation(route: Described) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if route.sends is not None:
-        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": ref(route.sends)}}}
+        # Without a body nothing is sent but the defaults; where a member is required, that is too little.
+        required = "required" in _SCHEMAS[route.sends]
+        operation["requestBody"] = {"required": required, "content": {_JSON: {"schema": ref(route.sends)}}}
     return operation
 
 

@@ -15,6 +15,7 @@ from proxy.openapi_schemas import (
     one_of,
     or_null,
     ref,
+    said,
     sent,
 )
 
@@ -127,14 +128,14 @@ def _administration() -> dict[str, Schema]:
 
 
 def _commands() -> dict[str, Schema]:
-    reason: Schema = {"type": "string", "maxLength": 2000, "description": "Why; kept in the journal of actions."}
-    amount, zone = ref("AmountSent"), {**TEXT, "examples": ["Europe/Rome"]}
+    reason: Schema = {**said(2000), "description": "Why; kept in the journal of actions."}
+    amount, zone = ref("AmountSent"), {**said(), "examples": ["Europe/Rome"]}
     limit = sent("", ("credits", "per"), credits=amount, per=one_of("day", "month", "ever"))
     account: dict[str, Schema] = {
-        "name": TEXT,
-        "email": or_null(TEXT),
-        "external_id": or_null(TEXT),
-        "plan": or_null(TEXT),
+        "name": said(),
+        "email": said(),
+        "external_id": said(),
+        "plan": said(),
     }
     return {
         "AccountCreate": sent(
@@ -156,20 +157,20 @@ def _commands() -> dict[str, Schema]:
         ),
         "KeyCreate": sent(
             "A key to be made.",
-            name=or_null(TEXT),
-            app=or_null(TEXT),
-            operations={"anyOf": [list_of(TEXT), {"type": "null"}]},
-            limit={"anyOf": [limit, {"type": "null"}]},
+            name=said(),
+            app=said(),
+            operations={**list_of(TEXT), "minItems": 1, "maxItems": 100},
+            limit=limit,
             reason=reason,
         ),
         "GrantCreate": sent(
             "Credits to be granted.",
             ("bucket", "credits"),
-            bucket=TEXT,
+            bucket=said(),
             credits=amount,
             source=one_of("admin", "campaign", "reward", "compensation"),
-            expires_at=or_null(TIME),
-            note=or_null(TEXT),
+            expires_at=TIME,
+            note=said(500),
             reason=reason,
         ),
         "VoidCreate": sent("Why what is left of a grant goes.", ("reason",), reason=reason),
@@ -185,7 +186,7 @@ def _commands() -> dict[str, Schema]:
             "A correction, up or down.",
             ("credits", "reason"),
             credits=ref("SignedAmountSent"),
-            bucket=TEXT,
+            bucket=said(),
             reason=reason,
         ),
     }

@@ -21,6 +21,7 @@ __all__ = [
     "or_null",
     "ref",
     "schemas",
+    "said",
     "sent",
 ]
 
@@ -30,6 +31,7 @@ TEXT: Schema = {"type": "string"}
 FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 TIME: Schema = {"type": "string", "format": "date-time", "description": "RFC 3339, in UTC."}
+_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 2**53}
 AMOUNT: Schema = {
     "type": "string",
     "pattern": r"^-?(0|[1-9][0-9]*)(\.[0-9]{0,8}[1-9])?$",
@@ -57,6 +59,11 @@ def one_of(*names: str) -> Schema:
     return {"type": "string", "enum": list(names)}
 
 
+def said(most: int = 200) -> Schema:
+    """Describe a text that is sent: printable, and something in it."""
+    return {"type": "string", "minLength": 1, "maxLength": most}
+
+
 def list_of(of: Schema) -> Schema:
     """Describe a list."""
     return {"type": "array", "items": of}
@@ -80,8 +87,9 @@ def answered(kind: str | None, description: str, /, **members: Schema) -> Schema
 
 
 def sent(description: str, required: tuple[str, ...] = (), /, **members: Schema) -> Schema:
-    """Describe what is sent: unknown members are refused by name."""
-    properties = {name.rstrip("_"): member for name, member in members.items()}
+    """Describe what is sent: unknown members are refused by name, and null is as good as absent."""
+    named = {name.rstrip("_"): member for name, member in members.items()}
+    properties = {name: member if name in required else or_null(member) for name, member in named.items()}
     schema = {"type": "object", "description": description, "properties": properties, "additionalProperties": False}
     return {**schema, "required": list(required)} if required else schema
 
@@ -96,7 +104,7 @@ def _common() -> dict[str, Schema]:
         "description": "Credits as a decimal string with at most 9 decimals, or an integer; never a float.",
         "anyOf": [
             {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,9})?$"},
-            {"type": "integer", "minimum": 1, "maximum": 10**9},
+            {"type": "integer", "minimum": 0, "maximum": 10**9},
         ],
     }
     signed: Schema = {
@@ -216,8 +224,8 @@ def _credits() -> dict[str, Schema]:
         "QuoteRequest": sent(
             "A call that is not made.",
             ("body",),
-            endpoint={**TEXT, "default": "/v1/chat/completions"},
-            body={"type": "object"},
+            endpoint={**said(), "default": "/v1/chat/completions"},
+            body=ref("ChatRequest"),
         ),
     }
 
@@ -273,13 +281,13 @@ def _calls() -> dict[str, Schema]:
             "description": "As OpenAI's; all members but the model and the output limit go to the provider as written.",
             "required": ["model", "messages"],
             "properties": {
-                "model": TEXT,
+                "model": {"type": "string", "minLength": 1},
                 "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
                 "stream": FLAG,
                 "stream_options": {"type": "object", "properties": {"include_usage": FLAG}},
                 "n": {"type": "integer", "minimum": 1, "maximum": 128},
-                "max_tokens": {"type": "integer", "minimum": 1},
-                "max_completion_tokens": {"type": "integer", "minimum": 1},
+                "max_tokens": _LIMIT,
+                "max_completion_tokens": _LIMIT,
             },
             "additionalProperties": True,
         },

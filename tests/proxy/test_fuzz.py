@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import pytest
@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.proxy.chats import DONE, USAGE, answer, finish, usage_chunk, words
-from tests.proxy.described import Request, mutated_chats, operations, requests
 from tests.proxy.priced import priced
-from tests.proxy.running import ADMIN_KEY, Caller, Server, until
+from tests.proxy.running import Caller, Server, until
 from tests.proxy.upstream import Received, Script, Upstream, streamed
 
 _fuzzing = settings(
@@ -26,6 +25,58 @@ _fuzzing = settings(
     # The server and the account are the module's: what an example does to them must not harm the next.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["", "0", "-1", "1e3", "null", "\x00", "é" * 70, "a" * 3000, "%", "'", '"', "../..", "acct_", "req_" + "0" * 32]
+)
+_numbers = st.sampled_from([0, 1, -1, 128, 129, 2**31, 2**53, 2**63, 2**64, 10**30, 0.5, 1.0, -0.0, 1e300])
+
+_json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | _numbers | _texts,
+    lambda of: st.lists(of, max_size=3) | st.dictionaries(_texts, of, max_size=3),
+    max_leaves=6,
+)
+_BODY: dict[str, Any] = {
+    "model": "words",
+    "messages": [{"role": "user", "content": "Hello world"}],
+    "max_tokens": 40,
+    "n": 1,
+    "stream": False,
+    "stream_options": {"include_usage": True},
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    "service_tier": "auto",
+    "response_format": {"type": "json_object"},
+    "web_search_options": {},
+}
+_CONTENTS = st.sampled_from(
+    [
+        [{"type": "text", "text": "Hello"}],
+        [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+        [{"type": "image_url", "image_url": "x"}, {"type": "input_audio", "input_audio": {"data": "AAAA"}}],
+        [{"type": "file", "file": {"file_data": 5}}],
+        [{"text": None}, {"image_url": {}}, 7, None, "text"],
+    ]
+)
+
+
+@st.composite
+def _mutated_chats(draw: st.DrawFn) -> bytes:
+    """Draw a chat's body with members left out, replaced and added, and now and then bytes that are no JSON."""
+    body = {name: value for name, value in _BODY.items() if name in ("model", "messages") or draw(st.booleans())}
+    body["model"] = draw(st.sampled_from(["words", "plain", "other", "least"]))
+    body["stream"] = draw(st.booleans())
+    for name in draw(st.lists(st.sampled_from([*_BODY, "audio", "Model", "usage", "metadata"]), max_size=2)):
+        body[name] = draw(_json_values | _numbers)
+    if draw(st.booleans()):
+        body["messages"] = [{"role": "user", "content": draw(_CONTENTS | _json_values)}]
+    text = json.dumps(body, ensure_ascii=draw(st.booleans())).encode()
+    damage = draw(st.integers(0, 20))
+    if damage == 0:
+        text = text[: draw(st.integers(0, len(text)))]
+    elif damage == 1:
+        at = draw(st.integers(0, len(text) - 1))
+        text = text[:at] + draw(st.binary(max_size=3)) + text[at + 1 :]
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -40,46 +91,9 @@ def _script(received: Received) -> Script:
 
 
 @pytest.fixture(scope="module")
-def document(shared: Server) -> dict[str, Any]:
-    answered = shared.http.get(shared.base + "/openapi.json")
-    assert answered.status_code == 200
-    described: dict[str, Any] = answered.json()
-    return described
-
-
-@pytest.fixture(scope="module")
 def rich(shared: Server) -> Caller:
     """Whoever makes calls that are fuzzed."""
     return shared.caller("100000")
-
-
-@pytest.fixture(scope="module")
-def ids(shared: Server, running_upstream: Upstream) -> dict[str, list[str]]:
-    """Ids of an account that may be maltreated, and ids that almost are ids."""
-    running_upstream.chooses(_script)
-    victim = shared.caller()
-    receipt = victim.receipt(victim.chat("plain"))
-    grant = victim.balance()["grants"][0]["id"]
-    key = shared.done("POST", f"/accounts/{victim.account}/keys", {})["id"]
-    zeros, ones = "0" * 32, "f" * 32
-    return {
-        "account": [victim.account, "acct_" + "0" * 16, "acct_" + "f" * 16, "acct_" + "7" * 16],
-        "id": [receipt["id"], "req_" + zeros, "req_" + ones, "req_" + "7" * 32],
-        "grant": [grant, "grant_" + zeros, "grant_" + ones, "grant_" + "7" * 16 + victim.account[5:]],
-        "key": [key, "key_" + zeros, "key_" + ones, "key_" + "7" * 16 + victim.account[5:]],
-        "name": ["plain", "none"],
-    }
-
-
-def _sent(
-    server: Server, method: str, path: str, query: dict[str, str], body: Any, headers: dict[str, str]
-) -> httpx.Response:
-    """Send a request; of an endless answer only the head is read."""
-    url = server.base + quote(path, safe="/%")
-    with server.http.stream(method, url, params=query or None, json=body, headers=headers) as answered:
-        if path != "/v1/credits/events" or answered.status_code != 200:
-            answered.read()
-        return answered
 
 
 def _sound(answered: httpx.Response) -> None:
@@ -90,48 +104,8 @@ def _sound(answered: httpx.Response) -> None:
         assert error["message"] and error["type"] and error["request_id"] == answered.headers["x-request-id"]
 
 
-def test_every_described_route_is_there(shared: Server, document: dict[str, Any], ids: dict[str, list[str]]) -> None:
-    """With real ids none of them is 404, 405 or 500, and each says who may ask."""
-    account = shared.caller()
-    for method, path, operation in operations(document):
-        for name, known in ids.items():
-            path = path.replace(f"{{{name}}}", known[0])
-        security = operation["security"]
-        unknown = _sent(shared, method.upper(), path, {}, None, {})
-        assert unknown.status_code == (401 if security else 200), (method, path)
-        if not security or path.endswith(("/void", "/chat/completions")) or method == "delete":
-            continue
-        key = ADMIN_KEY if "admin" in security[0] else account.key
-        answered = _sent(shared, method.upper(), path, {}, None, {"authorization": f"Bearer {key}"})
-        own = path.startswith("/v1/credits/receipts/")
-        assert answered.status_code in ({404} if own else {200, 201, 400, 422}), (method, path, answered.text)
-
-
-def test_no_request_fails_inside_the_server(
-    shared: Server, running_upstream: Upstream, document: dict[str, Any], rich: Caller, ids: dict[str, list[str]]
-) -> None:
-    """Whatever is sent to whichever route, under any key, it is answered or refused as the API does."""
-    running_upstream.chooses(_script)
-
-    @_fuzzing
-    @given(
-        request=requests(document, ids),
-        key=st.sampled_from([ADMIN_KEY, ADMIN_KEY, rich.key, rich.key, "fbx_none", None]),
-        accept=st.sampled_from(["application/json", "text/csv", "application/jsonl", "*/*", "text/html"]),
-    )
-    def send(request: Request, key: str | None, accept: str) -> None:
-        method, path, query, body = request
-        headers = {"accept": accept} if key is None else {"accept": accept, "authorization": f"Bearer {key}"}
-        answered = _sent(shared, method, path, query, body, headers)
-        _sound(answered)
-        if key != ADMIN_KEY and "/admin/" in path:
-            assert answered.status_code in (401, 403, 404, 405)
-
-    send()
-
-
 @_fuzzing
-@given(body=mutated_chats())
+@given(body=_mutated_chats())
 def test_a_mutated_chat_is_refused_or_has_a_receipt(
     shared: Server, running_upstream: Upstream, rich: Caller, body: bytes
 ) -> None:

@@ -212,20 +212,6 @@ def test_an_account_without_credits_is_refused(upstream: Upstream, shared: Serve
     assert upstream.received == []
 
 
-def test_the_client_does_not_retry_a_lack_of_credits(upstream: Upstream, shared: Server) -> None:
-    """With retries switched on, OpenAI's client sends a refused call once: nothing is learnt by sending it again."""
-    caller = shared.caller("0.5")
-    before = len(shared.lines)
-    client = caller.openai.with_options(max_retries=3)
-    with pytest.raises(openai.APIStatusError) as raised:
-        client.chat.completions.create(model="words", messages=MESSAGES, max_tokens=1000)
-    assert raised.value.status_code == 402
-    assert raised.value.code == "insufficient_credits"
-    request = raised.value.response.headers["x-request-id"]
-    assert raised.value.response.request.headers["x-stainless-retry-count"] == "0"
-    assert request and len(shared.lines) >= before
-
-
 def test_credits_held_by_ones_own_call_ask_for_a_retry(upstream: Upstream, shared: Server) -> None:
     """402 `credits_held`, to be tried again in 2 seconds; when the running call has ended it fits."""
     caller = shared.caller("4")

@@ -283,18 +283,6 @@ def test_the_client_raises_where_a_stream_breaks_off(upstream: Upstream, caller:
     assert "charged" in raised.value.message
 
 
-def test_the_client_raises_its_own_classes(upstream: Upstream, caller: Caller) -> None:
-    """OpenAI's client knows each failure by its class."""
-    for status, kind in (
-        (400, openai.BadRequestError),
-        (429, openai.RateLimitError),
-        (500, openai.InternalServerError),
-    ):
-        upstream.says(response(_error(), status))
-        with pytest.raises(kind):
-            caller.openai.chat.completions.create(model="words", messages=MESSAGES)
-
-
 def test_an_upstream_connection_that_was_closed_meanwhile_is_replaced(upstream: Upstream, caller: Caller) -> None:
     """A kept-alive connection that the provider closed after its answer does not fail the next call."""
     for _ in range(5):
