@@ -20,6 +20,14 @@ from ledger.store import Store
 __all__ = ["GroupCommit"]
 
 _MOST_IN_BATCH = 512
+_NOBODYS = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 _Item = tuple[Command, "asyncio.Future[Outcome]"]
 _Result = tuple["asyncio.Future[Outcome]", "Outcome | BaseException"]
 
@@ -104,6 +112,9 @@ class GroupCommit:
         except sqlite3.Error as error:
             failure = LedgerUnavailable(f"the store did not commit: {error}")
             failure.__cause__ = error
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOBODYS:
+                # No command is at fault, and each by itself would wait as long again.
+                return [(future, failure) for _, future in items]
         except Exception as error:  # a fault of ours must fail its own command, not stop the ledger for everybody
             failure = error
         if len(items) == 1:

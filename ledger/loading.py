@@ -34,7 +34,7 @@ _LOAD_BOOKS = (
     " WHERE a.account_id IN (SELECT value FROM json_each(?))"
 )
 _PAIRS = "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
-_TAKE_HOLDS = f"DELETE FROM ledger_hold WHERE (account_id, hold_id) IN {_PAIRS} RETURNING {HOLD_COLUMNS}"
+_LOAD_HOLDS = f"SELECT {HOLD_COLUMNS} FROM ledger_hold WHERE (account_id, hold_id) IN {_PAIRS}"
 _LOAD_RECEIPTS = f"SELECT {RECEIPT_COLUMNS} FROM ledger_receipt WHERE (account_id, hold_id) IN {_PAIRS}"
 _LOAD_REFUNDS = (
     f"SELECT {REFUND_COLUMNS} FROM ledger_refund INDEXED BY ledger_refund_call"
@@ -61,23 +61,26 @@ def load_books(cursor: sqlite3.Cursor, accounts: Iterable[int]) -> dict[int, Boo
     return books
 
 
-def load(cursor: sqlite3.Cursor, commands: Sequence[Command]) -> dict[int, Book]:
-    """Load all that a batch needs, by account; the holds that it ends are taken out of their table."""
-    books = load_books(cursor, {command.account_id for command in commands})
+def load(cursor: sqlite3.Cursor, commands: Sequence[Command], books: dict[int, Book]) -> None:
+    """Load all that a batch needs beside the pages that are here already, by account."""
+    missing = {command.account_id for command in commands if command.account_id not in books}
+    if missing:
+        books |= load_books(cursor, missing)
     ends: set[tuple[int, int]] = set()
     corrections: list[VoidGrant | Refund] = []
     for command in commands:
         if isinstance(command, PlaceHold):
             continue
         if isinstance(command, (Settle, Void)):
-            ends.add((command.account_id, command.hold_id))
+            if command.hold_id not in books[command.account_id].holds:
+                ends.add((command.account_id, command.hold_id))
         elif isinstance(command, IssueGrant):
             if command.source_key is not None:
                 _load_source(cursor, books[command.account_id], command.source_key)
         elif isinstance(command, (VoidGrant, Refund)):
             corrections.append(command)
     if ends:
-        for row in cursor.execute(_TAKE_HOLDS, (json_text([*ends]),)).fetchall():
+        for row in cursor.execute(_LOAD_HOLDS, (json_text([*ends]),)).fetchall():
             legs = tuple(Leg(*leg) for leg in orjson.loads(row[3]))
             books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6])
             ends.discard((row[0], row[1]))
@@ -86,7 +89,6 @@ def load(cursor: sqlite3.Cursor, commands: Sequence[Command]) -> dict[int, Book]
         _load_ended(cursor, books, [[*pair] for pair in ends])
     if corrections:
         _load_corrected(cursor, books, corrections)
-    return books
 
 
 def _add_lot(book: Book, row: tuple[int, ...]) -> None:

@@ -17,6 +17,7 @@ from ledger.errors import Conflict, LedgerUnavailable
 from ledger.ids import IdSource
 from ledger.loading import GRANT_COLUMNS, HOLD_COLUMNS, RECEIPT_COLUMNS, REFUND_COLUMNS, json_text, load
 from ledger.model import Book, Outcome, Refunded
+from ledger.pages import Pages
 from ledger.tables import HOLD_HAS_ENDED, TABLES, TRIGGERS
 
 __all__ = ["Store"]
@@ -29,6 +30,7 @@ _INSERT_GRANT = (
 )
 _VOID_GRANT = "UPDATE ledger_grant SET voided_at = ? WHERE account_id = ? AND grant_id = ?"
 _INSERT_REFUND = f"INSERT INTO ledger_refund ({REFUND_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
+_DELETE_HOLD = "DELETE FROM ledger_hold WHERE account_id = ? AND hold_id = ?"
 _INSERT_HOLD = f"INSERT INTO ledger_hold ({HOLD_COLUMNS}) VALUES (?,?,?,?,?,?,?)"
 _INSERT_TRANSFER = (
     "INSERT INTO ledger_transfer (account_id, transfer_id, kind, source, target, amount, at, request, note)"
@@ -70,6 +72,7 @@ class Store:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
         self._cursor = self._connection.cursor()
         self._ids = IdSource()
+        self._pages = Pages()
         try:
             # FULL: a commit that was acknowledged survives a power cut.
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16384", "wal_autocheckpoint=4000"):
@@ -108,9 +111,10 @@ class Store:
         Raises whatever the engine or SQLite raise, after a rollback: nothing of the batch is written then.
         """
         cursor = self._cursor
+        books = self._pages.take({command.account_id for command in commands})
         cursor.execute("BEGIN IMMEDIATE")
         try:
-            books = load(cursor, commands)
+            load(cursor, commands, books)
             outcomes = [apply(books[command.account_id], command, order, now) for command in commands]
             self._save(books.values())
             cursor.execute("COMMIT")
@@ -120,6 +124,7 @@ class Store:
             if isinstance(error, sqlite3.IntegrityError) and _is_double(error):
                 raise Conflict(f"a command contradicts what is recorded: {error}") from error
             raise
+        self._pages.keep(books, commands)
         return outcomes
 
     def _save(self, books: Iterable[Book]) -> None:
@@ -127,6 +132,7 @@ class Store:
         flips: list[tuple[int, int, int]] = []
         issued: list[tuple[object, ...]] = []
         holds: list[tuple[object, ...]] = []
+        freed: list[tuple[int, int]] = []
         receipts: list[tuple[object, ...]] = []
         refunds: list[tuple[object, ...]] = []
         voids: list[tuple[int, int, int]] = []
@@ -156,7 +162,11 @@ class Store:
                 if hold.hold_id in book.holds:
                     legs = json_text([[*leg] for leg in hold.legs])
                     holds.append((account, hold.hold_id, hold.amount, legs, hold.memo, hold.created_at, hold.deadline))
+            placed = {hold.hold_id for hold in book.placed} if book.placed else ()
             for e in book.closed:
+                # One that is settled late had its row taken when it was released.
+                if e.hold_id not in placed and not e.late:
+                    freed.append((account, e.hold_id))
                 paid = json_text([[*paid] for paid in e.paid_from])
                 receipts.append(
                     (
@@ -187,6 +197,7 @@ class Store:
             (_UPDATE_GRANT, grants),
             (_FLIP_GRANT, flips),
             (_VOID_GRANT, voids),
+            (_DELETE_HOLD, freed),
             (_INSERT_HOLD, holds),
             (_UPSERT_RECEIPT, receipts),
             (_INSERT_REFUND, refunds),
@@ -194,6 +205,9 @@ class Store:
         ):
             if rows:
                 self._cursor.executemany(statement, rows)
+                if self._cursor.rowcount != len(rows):
+                    # A hold that is gone, say: whoever deletes its row ends it. The pages here were not the file's.
+                    raise LedgerUnavailable("the ledger's file was changed by somebody else")
 
     def open_holds(self) -> list[tuple[int, int, bytes]]:
         """List every open hold as (account id, hold id, memo)."""

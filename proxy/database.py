@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, SQLModel
+
+from ledger.errors import LedgerUnavailable
 
 __all__ = ["Database"]
 
@@ -23,22 +26,34 @@ class Database:
         # A deferred transaction that begins to write fails at once when another writes; an immediate one waits.
         event.listen(self._engine, "connect", _manual_transactions)
         event.listen(self._engine, "begin", _begin_immediate)
+        # Who only reads neither waits for the ledger's writer nor makes it wait.
+        self._reader = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
         self._thread = ThreadPoolExecutor(1, "database")
         with self._engine.begin() as connection:
             SQLModel.metadata.create_all(connection, tables=tables)
 
     async def run(self, work: Callable[[Session], _Kind]) -> _Kind:
-        """Carry `work` out in a transaction, beside the event loop."""
+        """Carry `work` out in a transaction, beside the event loop; raises LedgerUnavailable if the file is locked."""
+        return await self._carry_out(self._engine, work)
 
+    async def read(self, work: Callable[[Session], _Kind]) -> _Kind:
+        """Carry out `work` that writes nothing; raises LedgerUnavailable."""
+        return await self._carry_out(self._reader, work)
+
+    async def _carry_out(self, engine: Engine, work: Callable[[Session], _Kind]) -> _Kind:
         def inside() -> _Kind:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                return work(session)
+            try:
+                with Session(engine, expire_on_commit=False) as session, session.begin():
+                    return work(session)
+            except OperationalError as error:
+                raise LedgerUnavailable(f"the database did not answer: {error.orig}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, inside)
 
     def close(self) -> None:
         self._thread.shutdown()
         self._engine.dispose()
+        self._reader.dispose()
 
 
 def _manual_transactions(connection: Any, _record: object) -> None:

@@ -48,6 +48,7 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._run = database.run
+        self._read = database.read
 
     async def note(
         self,
@@ -78,7 +79,7 @@ class Journal:
         statement = select(ActionRow).order_by(col(ActionRow.action_id).desc()).limit(limit)
         if after is not None:
             statement = statement.where(col(ActionRow.action_id) < after)
-        return await self._run(lambda session: list(session.exec(statement)))
+        return await self._read(lambda session: list(session.exec(statement)))
 
     async def keep_prices(self, version: str, content: str, now: int) -> int:
         """Keep a price table's content; returns since when this version has first been in force."""

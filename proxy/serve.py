@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope, Send
 
+from ledger.errors import LedgerError
 from pricing.amounts import format_credits
 from proxy.admission import Admitted, admit, terms_of
 from proxy.caller import (
@@ -26,6 +27,7 @@ from proxy.caller import (
     recorded_header,
     refuse_later_headers,
 )
+from proxy.charge import ledger_refusal
 from proxy.config import Config, ModelConfig
 from proxy.endpoints import CHAT
 from proxy.errors import ApiError, upstream_unavailable
@@ -62,6 +64,11 @@ class PaidEndpoint:
         except ApiError as error:
             self._services.metrics.refused(error.code)
             await call.exchange.refuse(error)
+        except LedgerError as error:
+            _log.error("the ledger did not answer: %s", error)
+            refused = ledger_refusal(error)
+            self._services.metrics.refused(refused.code)
+            await call.exchange.refuse(refused)
         except Exception:
             _log.exception("a call failed inside Farebox")
             failed = ApiError(500, "internal_error", "Something failed inside the server; nothing more is charged")

@@ -65,6 +65,7 @@ class People:
 
     def __init__(self, database: Database) -> None:
         self._run = database.run
+        self._read = database.read
         self._callers: dict[bytes, Caller | None] = {}
 
     # -- keys on the paid path
@@ -82,7 +83,7 @@ class People:
         caller = self.cached(wanted)
         if caller is not None:
             return caller
-        caller = await self._run(lambda session: _find_caller(session, wanted))
+        caller = await self._read(lambda session: _find_caller(session, wanted))
         if caller is not None:
             if len(self._callers) >= _MOST_CACHED:
                 self._callers.pop(next(iter(self._callers)))
@@ -128,7 +129,7 @@ class People:
             row = session.get(AccountRow, account_id)
             return _profile(row) if row else None
 
-        return await self._run(work)
+        return await self._read(work)
 
     async def profiles(
         self, limit: int, after: int | None, query: str | None = None, external_id: str | None = None
@@ -146,7 +147,7 @@ class People:
             )
         if external_id is not None:
             statement = statement.where(col(AccountRow.external_id) == external_id)
-        return await self._run(lambda session: [_profile(row) for row in session.exec(statement)])
+        return await self._read(lambda session: [_profile(row) for row in session.exec(statement)])
 
     async def add_key(
         self,
@@ -185,7 +186,7 @@ class People:
         if after is not None:
             statement = statement.where(col(KeyRow.key_id) < after)
         statement = statement.order_by(col(KeyRow.key_id).desc()).limit(limit)
-        return await self._run(lambda session: list(session.exec(statement)))
+        return await self._read(lambda session: list(session.exec(statement)))
 
     async def revoke_key(self, account_id: int, key_id: int, now: int) -> KeyRow | None:
         """Revoke a key at once; returns its row, or None if there is none."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ledger.audit import audit
-from ledger.commands import IssueGrant, OpenAccount, PlaceHold, Settle
+from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle
 from ledger.commit import GroupCommit
 from ledger.errors import LedgerUnavailable
 from ledger.model import Ended, Outcome
@@ -106,3 +109,30 @@ async def test_a_full_disk_writes_nothing_and_heals(tmp_path: Path) -> None:
     assert_lawful(page)
     assert (page.held, page.moved(request=11)) == (0, 5)
     assert audit(path).clean
+
+
+async def test_a_locked_file_is_waited_for_once_a_batch(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody whose command waited is told together, not one after another, and work goes on once it is free."""
+    gate, batches = Gate(), list[int]()
+    async with running(path, Clock(), gate=gate) as ledger:
+        await opened(ledger, 100)
+        ledger._store._connection.execute("PRAGMA busy_timeout = 0")
+        transact = Store.transact
+
+        def counted(store: Store, commands: Sequence[Command], *more: Any) -> list[Outcome]:
+            batches.append(len(commands))
+            return transact(store, commands, *more)
+
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            monkeypatch.setattr(Store, "transact", counted)
+            gate.shut()
+            first = submit(ledger, held(1, 10, 1))
+            await gate.reached()
+            others = [submit(ledger, held(1, hold_id, 1)) for hold_id in range(11, 19)]
+            await asyncio.sleep(0)
+            gate.open()
+            outcomes = await all_of([first, *others])
+        assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 9
+        assert batches == [1, 8]
+        assert (await ledger.issue(1, "paid", 5)).balance == 5
