@@ -27,7 +27,8 @@ from bench.processes import Machine, bounded
 from ledger.audit import audit
 from ledger.commands import PlaceHold
 from ledger.ledger import Ledger
-from ledger.model import Held
+from ledger.outcomes import Held
+from ledger.rules import Rules
 
 _CALLERS = 64
 _ACCOUNTS = (10_000, 1)
@@ -63,7 +64,7 @@ def _figures(holds: list[float], seconds: float, cpu_seconds: float) -> Figures:
 async def _ours(folder: Path, accounts: int, seconds: float) -> Figures:
     """Let 64 callers hold and settle through the ledger; raises RuntimeError if the audit then finds anything."""
     path = str(folder / "ledger.db")
-    ledger = await Ledger.open(path, lambda: ["paid"])
+    ledger = await Ledger.open(path, lambda: Rules({"paid": 0}))
     for first in range(1, accounts + 1, _OPENED_AT_ONCE):
         some = range(first, min(first + _OPENED_AT_ONCE, accounts + 1))
         await asyncio.gather(*(ledger.open_account(account) for account in some))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ledger.book import Book
 from ledger.burn import BucketOrder, burnable
 from ledger.commands import Adjust
 from ledger.errors import Conflict
 from ledger.grants import add_grant
-from ledger.model import ADJUSTED, ADJUSTMENT, DEBT, Adjusted, Book, Grant, PaidFrom, Transfer
+from ledger.model import ADJUSTED, ADJUSTMENT, DEBT, NEVER, Grant, PaidFrom, Transfer
+from ledger.outcomes import Adjusted
 
 __all__ = ["adjust"]
 
@@ -36,7 +38,7 @@ def _raise(book: Book, command: Adjust, now: int) -> Adjusted:
         paid=False,
         granted=rest,
         effective_at=now,
-        expires_at=command.expires_at,
+        expires_at=NEVER if command.expires_at is None else command.expires_at,
         created_at=now,
         note=command.reason,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ledger.errors import LedgerUnavailable
-from ledger.model import ADJUSTED, ADJUSTMENT, BREAKAGE, DEBT, ISSUE, REFUNDED, REVENUE, SALE
+from ledger.model import ADJUSTED, ADJUSTMENT, ALLOWANCE, BREAKAGE, DEBT, ISSUE, REFUNDED, REVENUE, SALE
 
 __all__ = ["Audit", "Finding", "audit"]
 
@@ -174,6 +174,22 @@ _INVARIANTS: Final[dict[str, str]] = {
             WHEN 'adjustment' THEN (t.source = {ADJUSTMENT} AND (t.target > 0 OR t.target = {DEBT}))
                 OR ((t.source > 0 OR t.source = {DEBT}) AND t.target = {ADJUSTMENT})
             ELSE 0 END""",
+    "no two periods of one allowance overlap": f"""
+        SELECT account_id, bucket, grant_id, effective_at, before_ends FROM (
+            SELECT account_id, bucket, grant_id, effective_at, LAG(expires_at) OVER (
+                PARTITION BY account_id, bucket ORDER BY effective_at) AS before_ends
+            -- What an upgrade adds to a period has one part more in its key.
+            FROM ledger_grant WHERE source = '{ALLOWANCE}' AND source_key NOT LIKE '{ALLOWANCE}/%/%/%')
+        WHERE before_ends > effective_at""",
+    "nothing is reserved at a spend limit but by open holds": """
+        WITH held AS (
+            SELECT h.account_id, json_extract(value, '$[0]') AS scope, json_extract(value, '$[1]') AS label,
+                SUM(h.amount) AS amount
+            FROM ledger_hold h, json_each(h.limits) WHERE h.limits IS NOT NULL GROUP BY 1, 2, 3)
+        SELECT l.account_id, l.scope, l.label, l.reserved, held.amount AS held FROM ledger_limit l
+        LEFT JOIN held USING (account_id, scope, label) WHERE l.reserved > COALESCE(held.amount, 0)""",
+    "renewal is noted for every account that is to be renewed": """
+        SELECT account_id, next_plan_at, next_due_at FROM ledger_account WHERE next_plan_at < next_due_at""",
     "expiry is noted for every account that has something to expire": """
         SELECT a.account_id, a.next_due_at, MIN(g.expires_at) AS expires_at FROM ledger_account a
         JOIN ledger_grant g USING (account_id) WHERE g.balance > g.held

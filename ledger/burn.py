@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ledger.model import Book, Grant
+from ledger.book import Book
+from ledger.model import Grant
 
 __all__ = ["BucketOrder", "burnable", "in_order", "unheld"]
 

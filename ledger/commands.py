@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.model import NEVER
@@ -13,7 +14,11 @@ __all__ = [
     "OpenAccount",
     "PlaceHold",
     "Refund",
+    "RunShare",
     "SetAccount",
+    "SetClock",
+    "SetLimit",
+    "SetPlan",
     "Settle",
     "Void",
     "VoidGrant",
@@ -22,26 +27,75 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class OpenAccount:
-    """Open an account; doing so twice changes nothing."""
+    """Open an account; doing so twice changes nothing.
+
+    overdraft_limit: its own, None for its plan's. clock: the test clock that tells its time for good. welcome: what it
+    is given at once, as (bucket, amount, grant id).
+    """
 
     account_id: int
     timezone: str = "UTC"
-    overdraft_limit: int = 0
+    overdraft_limit: int | None = None
+    plan: str | None = None
+    clock: int | None = None
+    welcome: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SetAccount:
-    """Change an account; None leaves as it is. status: active, suspended or closed, which is for good."""
+    """Change an account; None leaves as it is. status: active, suspended or closed, which is for good.
+
+    timezone: of the periods to come, the one that is on ends when it would have. plans_overdraft: the plan's overdraft
+    limit again, instead of its own.
+    """
 
     account_id: int
     status: str | None = None
     timezone: str | None = None
     overdraft_limit: int | None = None
+    plans_overdraft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetPlan:
+    """Change an account's plan: up at once, down at the end of its longest period; None for no plan.
+
+    grant_ids: for what an upgrade gives, one for each allowance of the plan.
+    """
+
+    account_id: int
+    plan: str | None
+    grant_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimit:
+    """Limit what is spent in a scope, by day, month or ever; amount None: no longer.
+
+    What was spent counts on, unless `per` is another.
+    """
+
+    account_id: int
+    scope: str
+    amount: int | None
+    per: str = "ever"
+
+
+@dataclass(frozen=True, slots=True)
+class SetClock:
+    """Make a test clock, or move it on; it has a page of its own that nothing else is on."""
+
+    account_id: int
+    now: int
+    create: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class IssueGrant:
-    """Issue a grant; it repays debt first. paid: money came for it. source_key: at most one grant under each."""
+    """Issue a grant; it repays debt first. paid: money came for it. source_key: at most one grant under each.
+
+    expires_at: None for the bucket's default.
+    """
 
     account_id: int
     grant_id: int
@@ -50,9 +104,26 @@ class IssueGrant:
     source: str = "admin"
     paid: bool = False
     effective_at: int | None = None
-    expires_at: int = NEVER
+    expires_at: int | None = NEVER
     source_key: str | None = None
     note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunShare:
+    """A call's part of what its run is charged for one operation: Σ raw over the run's calls, between two bounds.
+
+    raw: what the call costs before the bounds, at most or exactly. floor: least applies, as it does to answered calls.
+    close: makes the memo of what the call is charged for it, in nanocredits; only for a Settle.
+    """
+
+    run: str
+    operation: str
+    raw: int
+    least: int | None
+    most: int | None
+    floor: bool = True
+    close: Callable[[int], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +131,9 @@ class PlaceHold:
     """Pin credits for a call, in burn-down order.
 
     within: refuse as `large` what exceeds this fraction (1/within) of what is available, so that the caller can
-    count exactly instead of bounding; 0 asks for no such check. memo: the call, opaque here.
+    count exactly instead of bounding; 0 asks for no such check. memo: the call, opaque here. scopes: whose spend limits
+    count, as far as there are any. run_limit: what the run whose scope is the last may spend at most, from now on.
+    plans: those that have what is called, None where all do. share: comes on top of `amount`.
     """
 
     account_id: int
@@ -69,16 +142,24 @@ class PlaceHold:
     memo: bytes
     within: int = 0
     deadline: int = NEVER
+    scopes: tuple[str, ...] = ()
+    run_limit: int | None = None
+    plans: frozenset[str | None] | None = None
+    share: RunShare | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """End a hold with a charge, which may be below, at or above it, and is never refused for lack of credits."""
+    """End a hold with a charge, which may be below, at or above it, and is never refused for lack of credits.
+
+    share: comes on top of `amount`, and its memo in place of `memo`.
+    """
 
     account_id: int
     hold_id: int
     amount: int
     memo: bytes
+    share: RunShare | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +194,7 @@ class Adjust:
     grant_id: int
     bucket: str
     reason: str
-    expires_at: int = NEVER
+    expires_at: int | None = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +213,20 @@ class Refund:
     reason: str
     as_bonus: bool = False
     operator_fault: bool = False
-    bonus_expires_at: int = NEVER
+    bonus_expires_at: int | None = NEVER
 
 
-Command = OpenAccount | SetAccount | IssueGrant | PlaceHold | Settle | Void | VoidGrant | Adjust | Refund
+Command = (
+    OpenAccount
+    | SetAccount
+    | SetPlan
+    | SetLimit
+    | SetClock
+    | IssueGrant
+    | PlaceHold
+    | Settle
+    | Void
+    | VoidGrant
+    | Adjust
+    | Refund
+)

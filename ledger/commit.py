@@ -11,10 +11,10 @@ import sqlite3
 import threading
 from collections.abc import Callable
 
-from ledger.burn import BucketOrder
 from ledger.commands import Command
 from ledger.errors import LedgerError, LedgerUnavailable, Overloaded
-from ledger.model import Outcome
+from ledger.outcomes import Outcome
+from ledger.rules import Rules
 from ledger.store import Store
 
 __all__ = ["GroupCommit"]
@@ -35,11 +35,9 @@ _Result = tuple["asyncio.Future[Outcome]", "Outcome | BaseException"]
 class GroupCommit:
     """Commits commands in batches on a thread of its own; made and called on one event loop."""
 
-    def __init__(
-        self, store: Store, order: Callable[[], BucketOrder], clock: Callable[[], int], most_waiting: int
-    ) -> None:
+    def __init__(self, store: Store, rules: Callable[[], Rules], clock: Callable[[], int], most_waiting: int) -> None:
         self._store = store
-        self._order = order
+        self._rules = rules
         self._clock = clock
         self._most_waiting = most_waiting
         self._now = 0
@@ -105,7 +103,7 @@ class GroupCommit:
         # The clock may step back; the ledger's time does not.
         self._now = self.now()
         try:
-            outcomes = self._store.transact([command for command, _ in items], self._order(), self._now)
+            outcomes = self._store.transact([command for command, _ in items], self._rules(), self._now)
             return [(future, outcome) for (_, future), outcome in zip(items, outcomes, strict=True)]
         except LedgerError as error:
             failure: BaseException = error

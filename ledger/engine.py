@@ -1,4 +1,4 @@
-"""The rules of money, pure: `apply(book, command, order, now)` changes one account's page and says what happened.
+"""The rules of money, pure: `apply(book, command, rules, now)` changes one account's page and says what happened.
 
 No clock, no database, no network. A refusal is a value. The same engine runs over every store.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ledger.adjustment import adjust
+from ledger.book import Balance, Book
 from ledger.burn import BucketOrder, burnable, in_order, unheld
+from ledger.caps import free_of, give_back, limits_of, reserve, set_limit, settle_limits
 from ledger.commands import (
     Adjust,
     Command,
@@ -17,6 +19,8 @@ from ledger.commands import (
     PlaceHold,
     Refund,
     SetAccount,
+    SetLimit,
+    SetPlan,
     Settle,
     Void,
     VoidGrant,
@@ -25,72 +29,84 @@ from ledger.errors import Conflict, UnknownAccount, UnknownHold
 from ledger.grants import add_grant, release, void_grant
 from ledger.model import (
     ADJUSTED,
+    ALLOWANCE,
     DEBT,
+    NEVER,
     OVERDRAFT,
     REFUNDED,
     REVENUE,
-    AccountSet,
-    Balance,
-    Book,
-    Ended,
     Grant,
-    Held,
     Hold,
-    Issued,
     Leg,
-    Opened,
-    Outcome,
+    Limit,
     PaidFrom,
-    Refused,
     Transfer,
 )
+from ledger.outcomes import AccountSet, Ended, Held, Issued, Opened, Outcome, Refused
+from ledger.plans import renewals_ahead, set_plan
 from ledger.refund import refund
 from ledger.renewal import bring_up_to
+from ledger.rules import Rules
+from ledger.runs import charge_share, hold_share, run_of
 
 __all__ = ["apply", "balance"]
 
 _STATUSES = ("active", "suspended", "closed")
 
 
-def apply(book: Book, command: Command, order: BucketOrder, now: int) -> Outcome:
+def apply(book: Book, command: Command, rules: Rules, now: int) -> Outcome:
     """Carry out one command on its account's page.
 
-    book: changed in place; it also collects what the store has to write. order: the buckets' burn-down order.
+    book: changed in place; it also collects what the store has to write. rules: the operator's, in force now.
     now: microseconds since 1970. Returns the outcome, a Refused among them. Raises UnknownAccount, UnknownHold,
     UnknownGrant or Conflict, and then the page must be thrown away.
     """
+    now = max(now, book.seen_at)
     if isinstance(command, OpenAccount):
-        return _open(book, command, now)
+        return _open(book, command, rules, now)
     if not book.exists:
         raise UnknownAccount(f"no account {command.account_id}")
-    bring_up_to(book, now)
+    bring_up_to(book, rules, now)
     if isinstance(command, PlaceHold):
-        return _place(book, command, order, now)
+        return _place(book, command, rules, now)
     if isinstance(command, (Settle, Void)):
-        return _end(book, command, order, now)
+        return _end(book, command, rules.order, now)
     if isinstance(command, IssueGrant):
-        return _issue(book, command, now)
+        return _issue(book, command, rules, now)
     if isinstance(command, Refund):
-        return refund(book, command, now)
+        return _refund(book, command, rules, now)
     if isinstance(command, VoidGrant):
         return void_grant(book, command, now)
     if isinstance(command, Adjust):
-        return adjust(book, command, order, now)
-    return _set(book, command)
+        expires_at = _expiry(command.expires_at, command.bucket, rules, now)
+        return adjust(book, replace(command, expires_at=expires_at), rules.order, now)
+    if isinstance(command, SetPlan):
+        return set_plan(book, command, rules, now)
+    if isinstance(command, SetLimit):
+        return set_limit(book, command, now)
+    if isinstance(command, SetAccount):
+        return _set(book, command, rules)
+    raise Conflict("a test clock is no account")
 
 
-def balance(book: Book, order: BucketOrder, now: int) -> Balance:
+def balance(book: Book, rules: Rules, now: int) -> Balance:
     """Project what a reader sees at `now`; the page is brought up to date in memory and must not be written back."""
-    bring_up_to(book, now)
-    grants = in_order(book, order, now)
+    now = max(now, book.seen_at)
+    bring_up_to(book, rules, now)
+    grants = in_order(book, rules.order, now)
     return Balance(
         status=book.status,
         timezone=book.timezone,
         available=_available(book, now),
         held=sum(book.held[grant.grant_id] for grant in grants) + book.overdraft_held,
         debt=book.debt,
-        overdraft_limit=book.overdraft_limit,
+        overdraft_limit=_overdraft_limit(book, rules),
         grants=[(grant, book.balance[grant.grant_id], book.held[grant.grant_id]) for grant in grants],
+        at=now,
+        created_at=book.created_at,
+        plan=book.plan,
+        next_plan=None if book.next_plan_at == NEVER else (book.next_plan, book.next_plan_at),
+        periods={bucket: period for bucket, period in book.periods.items() if now < period.ends_at},
     )
 
 
@@ -98,17 +114,40 @@ def _available(book: Book, now: int) -> int:
     return max(0, unheld(book, now) - book.debt)
 
 
-def _open(book: Book, command: OpenAccount, now: int) -> Opened:
+def _overdraft_limit(book: Book, rules: Rules) -> int:
+    """The account's own, or else its plan's."""
+    if book.overdraft_limit is not None:
+        return book.overdraft_limit
+    plan = rules.plans.get(book.plan) if book.plan is not None else None
+    return 0 if plan is None else plan.overdraft_limit
+
+
+def _expiry(given: int | None, bucket: str, rules: Rules, now: int) -> int:
+    """When a grant expires: as given, or after its bucket's lifetime."""
+    if given is not None:
+        return given
+    lifetime = rules.lifetimes.get(bucket)
+    return NEVER if lifetime is None else now + lifetime
+
+
+def _open(book: Book, command: OpenAccount, rules: Rules, now: int) -> Opened:
     if book.exists:
         return Opened(book.account_id, new=False)
     book.exists = book.changed = True
     book.timezone = command.timezone
     book.overdraft_limit = command.overdraft_limit
+    book.clock = command.clock
     book.created_at = now
+    if command.plan is not None:
+        set_plan(book, SetPlan(book.account_id, command.plan), rules, now)
+    if command.welcome is not None:
+        bucket, amount, grant_id = command.welcome
+        welcome = IssueGrant(book.account_id, grant_id, bucket, amount, "signup", expires_at=None, source_key="signup")
+        _issue(book, welcome, rules, now)
     return Opened(book.account_id, new=True)
 
 
-def _set(book: Book, command: SetAccount) -> AccountSet:
+def _set(book: Book, command: SetAccount, rules: Rules) -> AccountSet:
     if command.status is not None:
         if command.status not in _STATUSES:
             raise Conflict(f"an account is {', '.join(_STATUSES)}, not {command.status}")
@@ -121,17 +160,28 @@ def _set(book: Book, command: SetAccount) -> AccountSet:
         if command.overdraft_limit < 0:
             raise Conflict("an overdraft limit is never negative")
         book.overdraft_limit = command.overdraft_limit
+    elif command.plans_overdraft:
+        book.overdraft_limit = None
     book.changed = True
-    return AccountSet(book.account_id, book.status, book.timezone, book.overdraft_limit)
+    return AccountSet(book.account_id, book.status, book.timezone, _overdraft_limit(book, rules))
 
 
-def _issue(book: Book, command: IssueGrant, now: int) -> Issued:
+def _refund(book: Book, command: Refund, rules: Rules, now: int) -> Outcome:
+    expires_at = _expiry(command.bonus_expires_at, command.bonus_bucket, rules, now)
+    before = len(book.refunded)
+    outcome = refund(book, replace(command, bonus_expires_at=expires_at), now)
+    for made in book.refunded[before:]:
+        give_back(book, book.ended[command.hold_id].limits, made.amount)
+    return outcome
+
+
+def _issue(book: Book, command: IssueGrant, rules: Rules, now: int) -> Issued:
     if command.source_key is not None:
         for grant in book.grants.values():
             if grant.source_key == command.source_key:
                 return Issued(grant, book.balance[grant.grant_id], 0, new=False)
-    if command.source in (ADJUSTED, REFUNDED):
-        raise Conflict(f"the source {command.source} is for what an adjustment or a refund grants")
+    if command.source in (ADJUSTED, REFUNDED, ALLOWANCE):
+        raise Conflict(f"the source {command.source} is for what an adjustment, a refund or a plan grants")
     grant = Grant(
         grant_id=command.grant_id,
         bucket=command.bucket,
@@ -139,7 +189,7 @@ def _issue(book: Book, command: IssueGrant, now: int) -> Issued:
         paid=command.paid,
         granted=command.amount,
         effective_at=now if command.effective_at is None else command.effective_at,
-        expires_at=command.expires_at,
+        expires_at=_expiry(command.expires_at, command.bucket, rules, now),
         created_at=now,
         source_key=command.source_key,
         note=command.note,
@@ -148,24 +198,34 @@ def _issue(book: Book, command: IssueGrant, now: int) -> Issued:
     return Issued(grant, grant.granted - repaid, repaid)
 
 
-def _place(book: Book, command: PlaceHold, order: BucketOrder, now: int) -> Held | Refused:
+def _place(book: Book, command: PlaceHold, rules: Rules, now: int) -> Held | Refused:
     amount = command.amount
     if amount < 0:
         raise Conflict("a hold is never negative")
+    if command.share is not None:
+        amount += hold_share(run_of(book, command.share), command.share)
+    limits = limits_of(book, command, now) if command.scopes else []
     free = unheld(book, now)
     available = max(0, free - book.debt)
-    headroom = free - book.debt - book.overdraft_held + book.overdraft_limit
+    headroom = free - book.debt - book.overdraft_held + _overdraft_limit(book, rules)
+    tightest = min(limits, key=free_of) if limits else None
+    reason = None
     if book.status != "active":
-        return _refusal(book, command, book.status, headroom, available, now)
+        reason = book.status
+    elif command.plans is not None and book.plan not in command.plans:
+        reason = "plan"
     # A call that can cost nothing is open to everybody, debtors too.
-    if amount > max(headroom, 0):
+    elif amount > max(headroom, 0):
         reason = "held" if amount <= _affordable(book, headroom, now) else "insufficient"
-        return _refusal(book, command, reason, headroom, available, now)
-    if command.within and amount * command.within > available:
-        return _refusal(book, command, "large", headroom, available, now)
+    elif tightest is not None and amount > max(free_of(tightest), 0):
+        reason = "limit"
+    elif command.within and amount * command.within > available:
+        reason = "large"
+    if reason is not None:
+        return _refusal(book, command, rules, reason, amount, headroom, limits, now)
     if command.hold_id in book.holds or command.hold_id in book.ended:
         raise Conflict(f"hold {command.hold_id} already exists")
-    takes, uncovered = burnable(book, order, amount, now)
+    takes, uncovered = burnable(book, rules.order, amount, now)
     legs = [Leg(grant_id, take) for grant_id, take in takes]
     for grant_id, take in takes:
         book.held[grant_id] += take
@@ -174,7 +234,8 @@ def _place(book: Book, command: PlaceHold, order: BucketOrder, now: int) -> Held
         legs.append(Leg(OVERDRAFT, uncovered))
         book.overdraft_held += uncovered
         book.changed = True
-    hold = Hold(command.hold_id, amount, tuple(legs), command.memo, now, command.deadline)
+    reserved = reserve(book, limits, amount) if limits else ()
+    hold = Hold(command.hold_id, amount, tuple(legs), command.memo, now, command.deadline, reserved)
     book.holds[hold.hold_id] = hold
     book.placed.append(hold)
     return Held(hold, max(0, free - (amount - uncovered) - book.debt))
@@ -190,19 +251,45 @@ def _affordable(book: Book, headroom: int, now: int) -> int:
     return headroom + held + book.overdraft_held
 
 
-def _refusal(book: Book, command: PlaceHold, reason: str, headroom: int, available: int, now: int) -> Refused:
+def _refusal(
+    book: Book,
+    command: PlaceHold,
+    rules: Rules,
+    reason: str,
+    amount: int,
+    headroom: int,
+    limits: list[Limit],
+    now: int,
+) -> Refused:
+    affordable = _affordable(book, headroom, now)
+    if limits:
+        affordable = min(affordable, *(free_of(limit, reserved=False) for limit in limits))
     return Refused(
         reason=reason,
-        needed=command.amount,
-        available=available,
+        needed=amount,
+        available=_available(book, now),
         held=sum(book.held.values()) + book.overdraft_held,
         debt=book.debt,
-        affordable=max(0, _affordable(book, headroom, now)),
+        affordable=max(0, affordable),
+        fits_at=_fits_at(book, rules, amount) if reason == "insufficient" else None,
+        limit=min(limits, key=free_of) if limits else None,
+        plan=book.plan,
+        run=None if command.share is None else run_of(book, command.share),
     )
+
+
+def _fits_at(book: Book, rules: Rules, amount: int) -> int | None:
+    """When renewals will make a hold fit, or None if they will not."""
+    for at, page in renewals_ahead(book, rules):
+        headroom = unheld(page, at) - page.debt - page.overdraft_held + _overdraft_limit(page, rules)
+        if amount <= _affordable(page, headroom, at):
+            return at
+    return None
 
 
 def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> Ended:
     charged = command.amount if isinstance(command, Settle) else 0
+    memo = command.memo
     if charged < 0:
         raise Conflict("a charge is never negative")
     hold = book.holds.pop(command.hold_id, None)
@@ -214,8 +301,12 @@ def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> En
         if recorded.status != "orphaned" or not isinstance(command, Settle):
             return replace(recorded, available=_available(book, now))
         # Its process only lost its lease and has an answer after all: usage above a hold of 0, posted once.
-        hold = Hold(command.hold_id, 0, (), recorded.memo, recorded.created_at, 0)
+        hold = Hold(command.hold_id, 0, (), recorded.memo, recorded.created_at, 0, recorded.limits)
         late = True
+    if isinstance(command, Settle) and command.share is not None:
+        share = charge_share(book, command.share)
+        charged += share
+        memo = memo if command.share.close is None else command.share.close(share)
     paid = _consume(book, hold, charged, now)
     excess = charged - sum(amount for _, amount in paid)
     if excess:
@@ -227,6 +318,8 @@ def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> En
         paid += takes
         if excess:
             _owe(book, excess, hold.hold_id, now)
+    if hold.limits:
+        settle_limits(book, hold, charged)
     debt = excess + sum(amount for grant_id, amount in paid if grant_id == OVERDRAFT)
     merged: dict[int, int] = {}
     for grant_id, amount in paid:
@@ -240,11 +333,12 @@ def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> En
             PaidFrom(grant_id, book.grants[grant_id].bucket, amount) for grant_id, amount in merged.items()
         ),
         debt=debt,
-        memo=command.memo,
+        memo=memo,
         created_at=hold.created_at,
         ended_at=now,
         available=_available(book, now),
         late=late,
+        limits=hold.limits,
     )
     book.ended[hold.hold_id] = ended
     book.closed.append(ended)

@@ -4,6 +4,7 @@ LedgerError
 ├── UnknownAccount     no such account
 ├── UnknownHold        a hold that this ledger never had was to be ended, or the call of one refunded
 ├── UnknownGrant       no such grant
+├── UnknownClock       no such test clock
 ├── Conflict           a command contradicts what is recorded
 ├── Overloaded         the admission queue is full
 ├── LedgerUnavailable  the store could not commit; nothing was written
@@ -19,6 +20,7 @@ __all__ = [
     "LedgerUnavailable",
     "Overloaded",
     "UnknownAccount",
+    "UnknownClock",
     "UnknownGrant",
     "UnknownHold",
 ]
@@ -38,6 +40,10 @@ class UnknownHold(LedgerError):
 
 class UnknownGrant(LedgerError):
     """The account has no grant of this id."""
+
+
+class UnknownClock(LedgerError):
+    """There is no test clock of this id."""
 
 
 class Conflict(LedgerError):

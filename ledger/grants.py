@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ledger.book import Book
 from ledger.commands import VoidGrant
 from ledger.errors import Conflict, UnknownGrant
-from ledger.model import BREAKAGE, DEBT, NEVER, Book, Grant, Transfer, Voided
+from ledger.model import BREAKAGE, DEBT, NEVER, Grant, Transfer
+from ledger.outcomes import Voided
 
 __all__ = ["add_grant", "is_dead", "note_expiry", "release", "void_grant"]
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from typing import Final
 
-__all__ = ["IdSource", "microseconds"]
+__all__ = ["EARLIEST", "IdSource", "LATEST", "SLOTS", "microseconds", "renewal_id"]
 
-_EPOCH = 1_577_836_800_000_000
 _NODE_BITS = 12
+
+EARLIEST: Final = 1_577_836_800_000_000
+"""2020, the first time that an id can carry, in microseconds since 1970."""
+
+LATEST: Final = EARLIEST + 2 ** (63 - _NODE_BITS) - 1
+"""2091, the last."""
+
+SLOTS: Final = 64
+"""Low bits below this are nobody's node: ids with them are made of what they are for."""
 
 
 def microseconds() -> int:
@@ -25,9 +34,16 @@ class IdSource:
 
     def __init__(self, clock: Callable[[], int] = microseconds) -> None:
         self._clock = clock
-        self._node = secrets.randbits(_NODE_BITS)
+        self._node = SLOTS + secrets.randbelow(2**_NODE_BITS - SLOTS)
         self._last = 0
 
     def next(self) -> int:
-        self._last = max(self._last + 1, self._clock() - _EPOCH)
+        self._last = max(self._last + 1, self._clock() - EARLIEST)
         return self._last << _NODE_BITS | self._node
+
+
+def renewal_id(starts_at: int, slot: int) -> int:
+    """The id of what renewal grants: the same whoever works it out, so that it can be shown before it is written."""
+    if not EARLIEST <= starts_at <= LATEST or not 0 <= slot < SLOTS:
+        raise OverflowError("no id can be made of a time outside 2020 to 2091")
+    return (starts_at - EARLIEST) << _NODE_BITS | slot

@@ -5,32 +5,47 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ledger.commands import Adjust, IssueGrant, OpenAccount, PlaceHold, Refund, SetAccount, Settle, Void, VoidGrant
+from ledger.book import Balance
+from ledger.commands import (
+    Adjust,
+    IssueGrant,
+    OpenAccount,
+    PlaceHold,
+    Refund,
+    SetAccount,
+    SetClock,
+    SetLimit,
+    SetPlan,
+    Settle,
+    Void,
+    VoidGrant,
+)
 from ledger.commit import GroupCommit
 from ledger.errors import LedgerUnavailable
 from ledger.ids import IdSource, microseconds
 from ledger.lock import OwnerLock
-from ledger.model import (
-    NEVER,
+from ledger.model import NEVER, Grant, Limit
+from ledger.outcomes import (
     AccountSet,
     Adjusted,
-    Balance,
     Ended,
-    Grant,
     Held,
     Issued,
+    LimitSet,
     Opened,
     Outcome,
+    PlanSet,
     Refunded,
     RefundRefused,
     Refused,
     Voided,
 )
 from ledger.queries import BucketCount, Queries
+from ledger.rules import Rules
 from ledger.statement import Entry
 from ledger.store import Store
 from ledger.usage import Recorded, Total, Which
@@ -40,6 +55,7 @@ __all__ = ["Ledger"]
 _log = logging.getLogger("farebox.ledger")
 _Kind = TypeVar("_Kind")
 _EXPORT_PAGE = 1000
+_MOST_SHARES = 16
 
 
 class Ledger:
@@ -48,12 +64,21 @@ class Ledger:
     Every verb raises UnknownAccount, LedgerUnavailable (nothing was written) or what it names itself.
     """
 
-    def __init__(self, path: str, lock: OwnerLock, store: Store, commit: GroupCommit, ids: IdSource) -> None:
+    def __init__(
+        self,
+        path: str,
+        lock: OwnerLock,
+        store: Store,
+        commit: GroupCommit,
+        ids: IdSource,
+        rules: Callable[[], Rules],
+    ) -> None:
         self.path = path
         self._lock = lock
         self._store = store
         self._commit = commit
         self._ids = ids
+        self._rules = rules
         self._queries = Queries(path)
         self._readers = ThreadPoolExecutor(2, "ledger-reader")
         # Lists and sums may take seconds; who looks at a balance or a receipt must not wait for them.
@@ -63,7 +88,7 @@ class Ledger:
     async def open(
         cls,
         path: str,
-        buckets: Callable[[], Iterable[str]],
+        rules: Callable[[], Rules],
         *,
         owner: str = "farebox",
         clock: Callable[[], int] = microseconds,
@@ -72,7 +97,7 @@ class Ledger:
     ) -> Ledger:
         """Take ownership of a ledger file, creating it if needed, and release what a dead process left held.
 
-        buckets: the buckets in burn-down order, asked again for every batch. orphan_memo: makes an ended call's memo
+        rules: the operator's, asked again for every batch. orphan_memo: makes an ended call's memo
         of a held one's. Raises LedgerLocked if another process has the file.
         """
         try:
@@ -87,10 +112,8 @@ class Ledger:
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise LedgerUnavailable(f"{path} can't be opened as a ledger: {error}") from error
             raise
-        commit = GroupCommit(
-            store, lambda: {bucket: rank for rank, bucket in enumerate(buckets())}, clock, most_waiting
-        )
-        ledger = cls(path, lock, store, commit, IdSource(clock))
+        commit = GroupCommit(store, rules, clock, most_waiting)
+        ledger = cls(path, lock, store, commit, IdSource(clock), rules)
         try:
             await ledger._release_orphans(orphan_memo)
         except BaseException:
@@ -130,8 +153,23 @@ class Ledger:
         """Make an id for an account, grant, key or hold; ids sort by time."""
         return self._ids.next()
 
-    async def open_account(self, account_id: int, *, timezone: str = "UTC", overdraft_limit: int = 0) -> Opened:
-        return _expect(Opened, await self._commit.submit(OpenAccount(account_id, timezone, overdraft_limit)))
+    async def open_account(
+        self,
+        account_id: int,
+        *,
+        timezone: str = "UTC",
+        overdraft_limit: int | None = None,
+        plan: str | None = None,
+        clock: int | None = None,
+        welcome: tuple[str, int] | None = None,
+    ) -> Opened:
+        """Open an account, on a plan if one is named; welcome: the bucket and amount of a grant at once.
+
+        Raises Conflict for an unknown plan, UnknownClock.
+        """
+        granted = None if welcome is None else (*welcome, self.next_id())
+        command = OpenAccount(account_id, timezone, overdraft_limit, plan, clock, granted)
+        return _expect(Opened, await self._commit.submit(command))
 
     async def issue(
         self,
@@ -141,7 +179,7 @@ class Ledger:
         *,
         source: str = "admin",
         paid: bool = False,
-        expires_at: int = NEVER,
+        expires_at: int | None = NEVER,
         source_key: str | None = None,
         note: str | None = None,
     ) -> Issued:
@@ -174,7 +212,7 @@ class Ledger:
         return _expect(Voided, await self._commit.submit(VoidGrant(account_id, grant_id, reason)))
 
     async def adjust(
-        self, account_id: int, amount: int, bucket: str, reason: str, *, expires_at: int = NEVER
+        self, account_id: int, amount: int, bucket: str, reason: str, *, expires_at: int | None = NEVER
     ) -> Adjusted:
         """Correct an account by a signed amount: up, debt and then a grant; down, credits and then debt.
 
@@ -193,7 +231,7 @@ class Ledger:
         bonus_bucket: str,
         as_bonus: bool = False,
         operator_fault: bool = False,
-        bonus_expires_at: int = NEVER,
+        bonus_expires_at: int | None = NEVER,
         refund_id: int | None = None,
     ) -> Refunded | RefundRefused:
         """Give back a charge or part of it, None for all that is left; under one refund_id it is done once.
@@ -222,15 +260,51 @@ class Ledger:
         status: str | None = None,
         timezone: str | None = None,
         overdraft_limit: int | None = None,
+        plans_overdraft: bool = False,
     ) -> AccountSet:
         """Change an account; None leaves as it is. Raises Conflict for a closed account that is to be opened again."""
-        command = SetAccount(account_id, status, timezone, overdraft_limit)
+        command = SetAccount(account_id, status, timezone, overdraft_limit, plans_overdraft)
         return _expect(AccountSet, await self._commit.submit(command))
 
-    async def balance(self, account_id: int, order: Iterable[str], now: int | None = None) -> Balance:
-        """Read an account as of `now`, writing nothing."""
-        ranks = {bucket: rank for rank, bucket in enumerate(order)}
-        return await self._read(self._queries.balance, account_id, ranks, self._commit.now() if now is None else now)
+    async def set_plan(self, account_id: int, plan: str | None) -> PlanSet:
+        """Put an account on a plan: up at once, down when its longest period has ended.
+
+        Raises Conflict for an unknown plan.
+        """
+        command = SetPlan(account_id, plan, tuple(self.next_id() for _ in range(_MOST_SHARES)))
+        return _expect(PlanSet, await self._commit.submit(command))
+
+    async def preview_plan(self, account_id: int, plan: str | None) -> PlanSet:
+        """Say what `set_plan` would do now, writing nothing; raises as it does."""
+        command = SetPlan(account_id, plan, tuple(self.next_id() for _ in range(_MOST_SHARES)))
+        return await self._read(self._queries.preview_plan, command, self._rules(), self._commit.now())
+
+    async def set_limit(self, account_id: int, scope: str, amount: int | None, per: str = "ever") -> Limit | None:
+        """Limit what an account spends in a scope, by day, month or ever; amount None: no longer."""
+        return _expect(LimitSet, await self._commit.submit(SetLimit(account_id, scope, amount, per))).limit
+
+    async def limits(self, account_id: int) -> dict[str, Limit]:
+        """An account's spend limits by scope, as of now."""
+        return await self._read(self._queries.limits, account_id, self._commit.now())
+
+    async def create_clock(self, now: int) -> int:
+        """Make a test clock that stands at `now`, in microseconds since 1970; returns its id. Raises Conflict."""
+        clock = self.next_id()
+        await self._commit.submit(SetClock(clock, now, create=True))
+        return clock
+
+    async def advance_clock(self, clock: int, now: int) -> None:
+        """Move a test clock on; raises UnknownClock, and Conflict for one that would go back."""
+        await self._commit.submit(SetClock(clock, now))
+
+    async def clock(self, clock: int) -> int | None:
+        """What a test clock shows, or None where there is none."""
+        return await self._read(self._queries.clock, clock)
+
+    async def balance(self, account_id: int, now: int | None = None) -> Balance:
+        """Read an account as of `now`, writing nothing; one that is bound to a test clock has the clock's time."""
+        at = self._commit.now() if now is None else now
+        return await self._read(self._queries.balance, account_id, self._rules(), at)
 
     async def bucket_counts(self, account_id: int) -> list[BucketCount]:
         return await self._read(self._queries.bucket_counts, account_id)

@@ -7,32 +7,50 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
-from ledger.commands import Command, IssueGrant, PlaceHold, Refund, Settle, Void, VoidGrant
-from ledger.model import Book, Ended, Grant, Hold, Leg, PaidBack, PaidFrom, Refunded
+from ledger.book import Book
+from ledger.commands import Command, IssueGrant, PlaceHold, Refund, SetLimit, Settle, Void, VoidGrant
+from ledger.model import Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
+from ledger.outcomes import Ended, Refunded
 
 __all__ = [
+    "ACCOUNT_COLUMNS",
     "GRANT_COLUMNS",
     "HOLD_COLUMNS",
+    "LIMIT_COLUMNS",
     "RECEIPT_COLUMNS",
     "REFUND_COLUMNS",
+    "account_row",
     "json_text",
     "load",
     "load_books",
+    "load_clocks",
+    "load_limits",
     "load_refunds",
+    "pairs_text",
 ]
 
+ACCOUNT_COLUMNS = (
+    "account_id, status, timezone, debt, overdraft_limit, overdraft_held, next_due_at, created_at, plan, next_plan,"
+    " next_plan_at, periods, clock, seen_at, limited"
+)
+LIMIT_COLUMNS = "scope, amount, per, label, ends_at, spent, reserved"
 GRANT_COLUMNS = "grant_id, bucket, source, paid, granted, effective_at, expires_at, created_at, source_key, note"
-HOLD_COLUMNS = "account_id, hold_id, amount, legs, memo, created_at, deadline"
-RECEIPT_COLUMNS = "account_id, hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late"
+HOLD_COLUMNS = "account_id, hold_id, amount, legs, memo, created_at, deadline, limits"
+RECEIPT_COLUMNS = "account_id, hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late, limits"
 REFUND_COLUMNS = "account_id, refund_id, hold_id, amount, paid_to, debt_reduced, reason, created_at"
 
 _LOT = f"balance, held, lost, voided_at, {GRANT_COLUMNS}"
 _LOAD_BOOKS = (
-    "SELECT a.account_id, a.status, a.timezone, a.debt, a.overdraft_limit, a.overdraft_held, a.next_due_at,"
-    " a.created_at, " + ", ".join(f"g.{name}" for name in _LOT.split(", ")) + " FROM ledger_account a"
+    "SELECT "
+    + ", ".join(f"a.{name}" for name in ACCOUNT_COLUMNS.split(", "))
+    + ", "
+    + ", ".join(f"g.{name}" for name in _LOT.split(", "))
+    + " FROM ledger_account a"
     " LEFT JOIN ledger_grant g INDEXED BY ledger_grant_open ON g.account_id = a.account_id AND g.open = 1"
     " WHERE a.account_id IN (SELECT value FROM json_each(?))"
 )
+_OF_ACCOUNT = len(ACCOUNT_COLUMNS.split(", "))
+_PERIODS = ACCOUNT_COLUMNS.split(", ").index("periods")
 _PAIRS = "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
 _LOAD_HOLDS = f"SELECT {HOLD_COLUMNS} FROM ledger_hold WHERE (account_id, hold_id) IN {_PAIRS}"
 _LOAD_RECEIPTS = f"SELECT {RECEIPT_COLUMNS} FROM ledger_receipt WHERE (account_id, hold_id) IN {_PAIRS}"
@@ -41,6 +59,9 @@ _LOAD_REFUNDS = (
     f" WHERE (account_id, hold_id) IN {_PAIRS} ORDER BY refund_id"
 )
 _LOAD_GRANTS = f"SELECT account_id, {_LOT} FROM ledger_grant WHERE (account_id, grant_id) IN {_PAIRS}"
+_LOAD_LIMITS = f"SELECT account_id, {LIMIT_COLUMNS} FROM ledger_limit WHERE (account_id, scope) IN {_PAIRS}"
+_LIMITS_OF = f"SELECT {LIMIT_COLUMNS} FROM ledger_limit WHERE account_id = ? AND scope NOT LIKE 'run:%'"
+_LOAD_RUN = "SELECT raw, charged FROM ledger_run WHERE account_id = ? AND run = ? AND operation = ?"
 _LOAD_SOURCE = f"SELECT {_LOT} FROM ledger_grant WHERE account_id = ? AND source_key = ?"
 
 
@@ -51,10 +72,11 @@ def load_books(cursor: sqlite3.Cursor, accounts: Iterable[int]) -> dict[int, Boo
     for row in cursor.execute(_LOAD_BOOKS, (json_text(wanted),)):
         book = books.get(row[0])
         if book is None:
-            book = books[row[0]] = Book(*row[:8])
-            book.exists = True
-        if row[8] is not None:
-            _add_lot(book, row[8:])
+            book = books[row[0]] = Book(*row[:_OF_ACCOUNT])
+            book.exists, book.limited = True, bool(book.limited)
+            book.periods = _read_periods(row[_PERIODS])
+        if row[_OF_ACCOUNT] is not None:
+            _add_lot(book, row[_OF_ACCOUNT:])
     for account in wanted:
         if account not in books:
             books[account] = Book(account)
@@ -82,13 +104,15 @@ def load(cursor: sqlite3.Cursor, commands: Sequence[Command], books: dict[int, B
     if ends:
         for row in cursor.execute(_LOAD_HOLDS, (json_text([*ends]),)).fetchall():
             legs = tuple(Leg(*leg) for leg in orjson.loads(row[3]))
-            books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6])
+            books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6], _read_pairs(row[7]))
             ends.discard((row[0], row[1]))
     if ends:
         # Also those that are placed in this very batch: an id that has ended before must not be placed again.
         _load_ended(cursor, books, [[*pair] for pair in ends])
     if corrections:
         _load_corrected(cursor, books, corrections)
+    _load_limits(cursor, books, commands)
+    _load_runs(cursor, books, commands)
 
 
 def _add_lot(book: Book, row: tuple[int, ...]) -> None:
@@ -108,9 +132,11 @@ def _load_source(cursor: sqlite3.Cursor, book: Book, source_key: str) -> None:
 
 def _load_ended(cursor: sqlite3.Cursor, books: dict[int, Book], pairs: list[list[int]]) -> None:
     for row in cursor.execute(_LOAD_RECEIPTS, (json_text(pairs),)).fetchall():
-        account, hold, status, charged, paid_from, debt, memo, created, ended, late = row
+        account, hold, status, charged, paid_from, debt, memo, created, ended, late, limits = row
         paid = tuple(PaidFrom(*item) for item in orjson.loads(paid_from))
-        books[account].ended[hold] = Ended(hold, status, charged, paid, debt, memo, created, ended, 0, bool(late))
+        books[account].ended[hold] = Ended(
+            hold, status, charged, paid, debt, memo, created, ended, 0, bool(late), _read_pairs(limits)
+        )
 
 
 def _load_corrected(cursor: sqlite3.Cursor, books: dict[int, Book], commands: list[VoidGrant | Refund]) -> None:
@@ -138,3 +164,78 @@ def load_refunds(cursor: sqlite3.Cursor, calls: list[list[int]]) -> Iterator[tup
 
 def json_text(value: object) -> str:
     return orjson.dumps(value).decode()
+
+
+def account_row(book: Book) -> tuple[object, ...]:
+    """An account's row, in the order of ACCOUNT_COLUMNS."""
+    return (
+        book.account_id,
+        book.status,
+        book.timezone,
+        book.debt,
+        book.overdraft_limit,
+        book.overdraft_held,
+        book.next_due_at,
+        book.created_at,
+        book.plan,
+        book.next_plan,
+        book.next_plan_at,
+        json_text({bucket: [*period] for bucket, period in book.periods.items()}) if book.periods else None,
+        book.clock,
+        book.seen_at,
+        int(book.limited),
+    )
+
+
+def load_clocks(cursor: sqlite3.Cursor) -> dict[int, int]:
+    """Load what the test clocks show, in microseconds since 1970."""
+    return dict(cursor.execute("SELECT clock_id, now FROM ledger_clock").fetchall())
+
+
+def load_limits(cursor: sqlite3.Cursor, account_id: int) -> list[Limit]:
+    """Load all of an account's spend limits but those of runs."""
+    return [Limit(*row) for row in cursor.execute(_LIMITS_OF, (account_id,))]
+
+
+def pairs_text(pairs: Iterable[tuple[str, int]]) -> str | None:
+    """Write what a hold is reserved at; most are at nothing."""
+    return json_text([[*pair] for pair in pairs]) if pairs else None
+
+
+def _read_pairs(text: str | None) -> tuple[tuple[str, int], ...]:
+    return () if text is None else tuple((scope, label) for scope, label in orjson.loads(text))
+
+
+def _read_periods(text: str | None) -> dict[str, Period]:
+    return {} if text is None else {bucket: Period(*period) for bucket, period in orjson.loads(text).items()}
+
+
+def _load_limits(cursor: sqlite3.Cursor, books: dict[int, Book], commands: Sequence[Command]) -> None:
+    """Load the spend limits that commands come under; of most accounts there are none."""
+    wanted: set[tuple[int, str]] = set()
+    for command in commands:
+        book = books[command.account_id]
+        scopes: Iterable[str] = ()
+        if isinstance(command, PlaceHold):
+            scopes = command.scopes if book.limited else ()
+        elif isinstance(command, (Settle, Void, Refund)):
+            call = book.holds.get(command.hold_id) or book.ended.get(command.hold_id)
+            scopes = [scope for scope, _ in call.limits] if call is not None else ()
+        elif isinstance(command, SetLimit):
+            scopes = (command.scope,)
+        wanted.update((book.account_id, scope) for scope in scopes if scope not in book.asked)
+    if wanted:
+        for account, scope in wanted:
+            books[account].asked.add(scope)
+        for account, *limit in cursor.execute(_LOAD_LIMITS, (json_text([[*pair] for pair in wanted]),)):
+            books[account].limits[limit[0]] = Limit(*limit)
+
+
+def _load_runs(cursor: sqlite3.Cursor, books: dict[int, Book], commands: Sequence[Command]) -> None:
+    """Load what the runs of calls have come to, where that counts."""
+    for command in commands:
+        if isinstance(command, (PlaceHold, Settle)) and command.share is not None:
+            book, key = books[command.account_id], (command.share.run, command.share.operation)
+            if key not in book.runs:
+                row = cursor.execute(_LOAD_RUN, (book.account_id, *key)).fetchone()
+                book.runs[key] = Run() if row is None else Run(*row)

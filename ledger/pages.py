@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ledger.book import Book
 from ledger.commands import Command, PlaceHold, Settle, Void
-from ledger.model import Book
 
 __all__ = ["Pages"]
 
 _MOST = 2_000
+_MOST_ASKED = 64
 
 
 class Pages:
@@ -54,6 +55,7 @@ def _written(book: Book) -> Book:
         if not book.balance[grant_id]:
             for lots in (book.grants, book.balance, book.held, book.lost):
                 del lots[grant_id]
+    few = len(book.asked) < _MOST_ASKED
     return Book(
         account_id=book.account_id,
         status=book.status,
@@ -63,6 +65,13 @@ def _written(book: Book) -> Book:
         overdraft_held=book.overdraft_held,
         next_due_at=book.next_due_at,
         created_at=book.created_at,
+        plan=book.plan,
+        next_plan=book.next_plan,
+        next_plan_at=book.next_plan_at,
+        periods=book.periods,
+        clock=book.clock,
+        seen_at=book.seen_at,
+        limited=book.limited,
         exists=True,
         grants=book.grants,
         balance=book.balance,
@@ -70,4 +79,7 @@ def _written(book: Book) -> Book:
         lost=book.lost,
         holds=book.holds,
         voided=book.voided,
+        limits=book.limits if few else {},
+        asked=book.asked if few else set(),
+        runs=book.runs if len(book.runs) < _MOST_ASKED else {},
     )

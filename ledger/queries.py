@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, case, create_engine, func
 from sqlmodel import Session, col, select
 
-from ledger.burn import BucketOrder
+from ledger.book import Balance, Book
+from ledger.caps import up_to_date
+from ledger.commands import SetPlan
 from ledger.engine import balance
 from ledger.errors import UnknownAccount
-from ledger.loading import load_books, load_refunds
-from ledger.model import Balance, Grant, Refunded
+from ledger.loading import load_books, load_clocks, load_limits, load_refunds
+from ledger.model import ALLOWANCE, Grant, Limit
+from ledger.outcomes import PlanSet, Refunded
+from ledger.plans import set_plan
+from ledger.renewal import bring_up_to
+from ledger.rules import Rules
 from ledger.statement import Entry, read_statement
 from ledger.tables import GrantRow
 from ledger.usage import Recorded, Total, Which, find_call, list_orphans, list_usage, summarize, usage_page
@@ -22,11 +28,17 @@ __all__ = ["BucketCount", "Queries", "Recorded"]
 
 @dataclass(frozen=True, slots=True)
 class BucketCount:
-    """A bucket's lifetime in one account: grants, and those that spending used up."""
+    """A bucket's lifetime in one account: grants but for a plan's allowances, and those that spending used up."""
 
     bucket: str
     grants: int
     exhausted: int
+
+
+_USED_UP = (
+    f"SELECT bucket, granted - lost FROM ledger_grant WHERE account_id = ? AND source = '{ALLOWANCE}' AND open = 0"
+    " AND expires_at > ?"
+)
 
 
 class Queries:
@@ -38,19 +50,48 @@ class Queries:
     def close(self) -> None:
         self._engine.dispose()
 
-    def balance(self, account_id: int, order: BucketOrder, now: int) -> Balance:
+    def balance(self, account_id: int, rules: Rules, now: int) -> Balance:
         """Project an account as of `now`; raises UnknownAccount."""
+        book, now = self._book(account_id, now)
+        seen = balance(book, rules, now)
+        if not book.periods:
+            return seen
         with self._engine.connect() as connection:
-            book = load_books(_cursor(connection), [account_id])[account_id]
-        if not book.exists:
-            raise UnknownAccount(f"no account {account_id}")
-        return balance(book, order, now)
+            used_up = _cursor(connection).execute(_USED_UP, (account_id, now)).fetchall()
+        return replace(seen, used_up=used_up)
+
+    def preview_plan(self, command: SetPlan, rules: Rules, now: int) -> PlanSet:
+        """Work out what a change of plan would do; raises UnknownAccount, Conflict."""
+        book, now = self._book(command.account_id, now)
+        bring_up_to(book, rules, now)
+        return set_plan(book, command, rules, now)
+
+    def limits(self, account_id: int, now: int) -> dict[str, Limit]:
+        book, now = self._book(account_id, now)
+        with self._engine.connect() as connection:
+            limits = load_limits(_cursor(connection), account_id)
+        return {limit.scope: up_to_date(limit, book.timezone, now) for limit in limits}
+
+    def clock(self, clock: int) -> int | None:
+        with self._engine.connect() as connection:
+            return load_clocks(_cursor(connection)).get(clock)
+
+    def _book(self, account_id: int, now: int) -> tuple[Book, int]:
+        """Load an account's page, and its own time; raises UnknownAccount."""
+        with self._engine.connect() as connection:
+            cursor = _cursor(connection)
+            book = load_books(cursor, [account_id])[account_id]
+            if not book.exists:
+                raise UnknownAccount(f"no account {account_id}")
+            if book.clock is not None:
+                now = load_clocks(cursor)[book.clock]
+        return book, max(now, book.seen_at)
 
     def bucket_counts(self, account_id: int) -> list[BucketCount]:
         used_up = (col(GrantRow.balance) == 0) & (col(GrantRow.lost) == 0)
         statement = (
             select(col(GrantRow.bucket), func.count(), func.sum(case((used_up, 1), else_=0)))
-            .where(col(GrantRow.account_id) == account_id, col(GrantRow.source) != "allowance")
+            .where(col(GrantRow.account_id) == account_id, col(GrantRow.source) != ALLOWANCE)
             .group_by(col(GrantRow.bucket))
         )
         with Session(self._engine) as session:

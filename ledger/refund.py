@@ -7,22 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ledger.book import Book
 from ledger.commands import Refund
 from ledger.errors import Conflict, UnknownHold
 from ledger.grants import add_grant, is_dead, note_expiry, release
-from ledger.model import (
-    DEBT,
-    OVERDRAFT,
-    REFUNDED,
-    REVENUE,
-    Book,
-    Ended,
-    Grant,
-    PaidBack,
-    Refunded,
-    RefundRefused,
-    Transfer,
-)
+from ledger.model import DEBT, NEVER, OVERDRAFT, REFUNDED, REVENUE, Grant, PaidBack, Transfer
+from ledger.outcomes import Ended, Refunded, RefundRefused
 
 __all__ = ["refund"]
 
@@ -104,7 +94,7 @@ def _add_bonus(book: Book, amount: int, command: Refund, now: int) -> None:
         paid=False,
         granted=amount,
         effective_at=now,
-        expires_at=command.bonus_expires_at,
+        expires_at=NEVER if command.bonus_expires_at is None else command.bonus_expires_at,
         created_at=now,
         note=command.reason,
     )

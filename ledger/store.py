@@ -10,14 +10,27 @@ from sqlalchemy import Dialect, Table
 from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ledger.burn import BucketOrder
-from ledger.commands import Command
+from ledger.book import Book
+from ledger.commands import Command, OpenAccount, SetClock
 from ledger.engine import apply
-from ledger.errors import Conflict, LedgerUnavailable
+from ledger.errors import Conflict, LedgerUnavailable, UnknownClock
 from ledger.ids import IdSource
-from ledger.loading import GRANT_COLUMNS, HOLD_COLUMNS, RECEIPT_COLUMNS, REFUND_COLUMNS, json_text, load
-from ledger.model import Book, Outcome, Refunded
+from ledger.loading import (
+    ACCOUNT_COLUMNS,
+    GRANT_COLUMNS,
+    HOLD_COLUMNS,
+    LIMIT_COLUMNS,
+    RECEIPT_COLUMNS,
+    REFUND_COLUMNS,
+    account_row,
+    json_text,
+    load,
+    load_clocks,
+    pairs_text,
+)
+from ledger.outcomes import ClockSet, Outcome, Refunded
 from ledger.pages import Pages
+from ledger.rules import Rules
 from ledger.tables import HOLD_HAS_ENDED, TABLES, TRIGGERS
 
 __all__ = ["Store"]
@@ -31,22 +44,34 @@ _INSERT_GRANT = (
 _VOID_GRANT = "UPDATE ledger_grant SET voided_at = ? WHERE account_id = ? AND grant_id = ?"
 _INSERT_REFUND = f"INSERT INTO ledger_refund ({REFUND_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
 _DELETE_HOLD = "DELETE FROM ledger_hold WHERE account_id = ? AND hold_id = ?"
-_INSERT_HOLD = f"INSERT INTO ledger_hold ({HOLD_COLUMNS}) VALUES (?,?,?,?,?,?,?)"
+_INSERT_HOLD = f"INSERT INTO ledger_hold ({HOLD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
 _INSERT_TRANSFER = (
     "INSERT INTO ledger_transfer (account_id, transfer_id, kind, source, target, amount, at, request, note)"
     " VALUES (?,?,?,?,?,?,?,?,?)"
 )
 _UPSERT_RECEIPT = (
-    f"INSERT INTO ledger_receipt ({RECEIPT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"
+    f"INSERT INTO ledger_receipt ({RECEIPT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
     " ON CONFLICT (account_id, hold_id) DO UPDATE SET status = excluded.status, charged = excluded.charged,"
     " paid_from = excluded.paid_from, debt = excluded.debt, memo = excluded.memo,"
     " ended_at = excluded.ended_at, late = excluded.late"
 )
 _UPSERT_ACCOUNT = (
-    "INSERT INTO ledger_account (account_id, status, timezone, debt, overdraft_limit, overdraft_held, next_due_at,"
-    " created_at) VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (account_id) DO UPDATE SET status = excluded.status,"
-    " timezone = excluded.timezone, debt = excluded.debt, overdraft_limit = excluded.overdraft_limit,"
-    " overdraft_held = excluded.overdraft_held, next_due_at = excluded.next_due_at"
+    f"INSERT INTO ledger_account ({ACCOUNT_COLUMNS}) VALUES ({','.join('?' * len(ACCOUNT_COLUMNS.split(',')))})"
+    " ON CONFLICT (account_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in ACCOUNT_COLUMNS.split(", ")[1:])
+)
+_UPSERT_LIMIT = (
+    f"INSERT INTO ledger_limit (account_id, {LIMIT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (account_id, scope)"
+    " DO UPDATE SET amount = excluded.amount, per = excluded.per, label = excluded.label, ends_at = excluded.ends_at,"
+    " spent = excluded.spent, reserved = excluded.reserved"
+)
+_DELETE_LIMIT = "DELETE FROM ledger_limit WHERE account_id = ? AND scope = ?"
+_UPSERT_RUN = (
+    "INSERT INTO ledger_run (account_id, run, operation, raw, charged) VALUES (?,?,?,?,?)"
+    " ON CONFLICT (account_id, run, operation) DO UPDATE SET raw = excluded.raw, charged = excluded.charged"
+)
+_UPSERT_CLOCK = (
+    "INSERT INTO ledger_clock (clock_id, now) VALUES (?,?) ON CONFLICT (clock_id) DO UPDATE SET now = excluded.now"
 )
 
 
@@ -73,6 +98,7 @@ class Store:
         self._cursor = self._connection.cursor()
         self._ids = IdSource()
         self._pages = Pages()
+        self._clocks: dict[int, int] = {}
         try:
             # FULL: a commit that was acknowledged survives a power cut.
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-16384", "wal_autocheckpoint=4000"):
@@ -93,6 +119,7 @@ class Store:
         for trigger in TRIGGERS:
             self._cursor.execute(trigger)
         self._cursor.execute("COMMIT")
+        self._clocks = load_clocks(self._cursor)
 
     def _add_columns(self, table: Table, engine_dialect: Dialect) -> None:
         """Bring a table that an older release made up to date; what releases add may be null."""
@@ -105,20 +132,22 @@ class Store:
     def close(self) -> None:
         self._connection.close()
 
-    def transact(self, commands: Sequence[Command], order: BucketOrder, now: int) -> list[Outcome]:
+    def transact(self, commands: Sequence[Command], rules: Rules, now: int) -> list[Outcome]:
         """Carry out a batch in one durable transaction, all or nothing; returns the outcomes in order.
 
         Raises whatever the engine or SQLite raise, after a rollback: nothing of the batch is written then.
         """
         cursor = self._cursor
+        clocks = self._clocks
         books = self._pages.take({command.account_id for command in commands})
         cursor.execute("BEGIN IMMEDIATE")
         try:
             load(cursor, commands, books)
-            outcomes = [apply(books[command.account_id], command, order, now) for command in commands]
+            outcomes = [self._apply(books[command.account_id], command, rules, now) for command in commands]
             self._save(books.values())
             cursor.execute("COMMIT")
         except BaseException as error:
+            self._clocks = clocks
             if self._connection.in_transaction:
                 cursor.execute("ROLLBACK")
             if isinstance(error, sqlite3.IntegrityError) and _is_double(error):
@@ -126,6 +155,28 @@ class Store:
             raise
         self._pages.keep(books, commands)
         return outcomes
+
+    def _apply(self, book: Book, command: Command, rules: Rules, now: int) -> Outcome:
+        """Carry out a command at its account's own time."""
+        if isinstance(command, SetClock):
+            return self._set_clock(command)
+        clock = command.clock if isinstance(command, OpenAccount) and not book.exists else book.clock
+        if clock is not None:
+            if clock not in self._clocks:
+                raise UnknownClock(f"no clock {clock}")
+            now = self._clocks[clock]
+        return apply(book, command, rules, now)
+
+    def _set_clock(self, command: SetClock) -> ClockSet:
+        """Make a test clock, or move it on."""
+        before = self._clocks.get(command.account_id)
+        if before is None and not command.create:
+            raise UnknownClock(f"no clock {command.account_id}")
+        if before is not None and command.now < before:
+            raise Conflict("a clock does not go back")
+        self._cursor.execute(_UPSERT_CLOCK, (command.account_id, command.now))
+        self._clocks = {**self._clocks, command.account_id: command.now}
+        return ClockSet(command.account_id, command.now)
 
     def _save(self, books: Iterable[Book]) -> None:
         grants: list[tuple[int, int, int, int, int]] = []
@@ -138,6 +189,9 @@ class Store:
         voids: list[tuple[int, int, int]] = []
         transfers: list[tuple[object, ...]] = []
         accounts: list[tuple[object, ...]] = []
+        limits: list[tuple[object, ...]] = []
+        lifted: list[tuple[int, str]] = []
+        runs: list[tuple[object, ...]] = []
         for book in books:
             account = book.account_id
             new = {grant.grant_id for grant in book.issued} if book.issued else ()
@@ -161,7 +215,18 @@ class Store:
                 # Placed and ended within one batch: it never needs a row.
                 if hold.hold_id in book.holds:
                     legs = json_text([[*leg] for leg in hold.legs])
-                    holds.append((account, hold.hold_id, hold.amount, legs, hold.memo, hold.created_at, hold.deadline))
+                    holds.append(
+                        (
+                            account,
+                            hold.hold_id,
+                            hold.amount,
+                            legs,
+                            hold.memo,
+                            hold.created_at,
+                            hold.deadline,
+                            pairs_text(hold.limits),
+                        )
+                    )
             placed = {hold.hold_id for hold in book.placed} if book.placed else ()
             for e in book.closed:
                 # One that is settled late had its row taken when it was released.
@@ -180,6 +245,7 @@ class Store:
                         e.created_at,
                         e.ended_at,
                         int(e.late),
+                        pairs_text(e.limits),
                     )
                 )
             if book.refunded:
@@ -188,9 +254,17 @@ class Store:
                 transfers.append(
                     (account, self._ids.next(), t.kind, t.source, t.target, t.amount, t.at, t.request, t.note)
                 )
+            for scope in book.limits_changed:
+                limit = book.limits.get(scope)
+                if limit is None:
+                    lifted.append((account, scope))
+                else:
+                    limits.append((account, *limit))
+            runs += [(account, *key, *book.runs[key]) for key in book.runs_changed]
             if book.changed:
-                moving = (book.debt, book.overdraft_limit, book.overdraft_held, book.next_due_at)
-                accounts.append((account, book.status, book.timezone, *moving, book.created_at))
+                accounts.append(account_row(book))
+        if lifted:
+            self._cursor.executemany(_DELETE_LIMIT, lifted)
         for statement, rows in (
             (_UPSERT_ACCOUNT, accounts),
             (_INSERT_GRANT, issued),
@@ -202,6 +276,8 @@ class Store:
             (_UPSERT_RECEIPT, receipts),
             (_INSERT_REFUND, refunds),
             (_INSERT_TRANSFER, transfers),
+            (_UPSERT_LIMIT, limits),
+            (_UPSERT_RUN, runs),
         ):
             if rows:
                 self._cursor.executemany(statement, rows)

@@ -15,10 +15,13 @@ __all__ = [
     "TABLES",
     "TRIGGERS",
     "AccountRow",
+    "ClockRow",
     "GrantRow",
     "HoldRow",
+    "LimitRow",
     "ReceiptRow",
     "RefundRow",
+    "RunRow",
     "TransferRow",
 ]
 
@@ -32,7 +35,11 @@ def _big(*, key: bool = False) -> Any:
 
 
 class AccountRow(SQLModel, table=True):
-    """What an account owes and when something is next due; its credits are in its grants."""
+    """What an account owes and when something is next due; its credits are in its grants.
+
+    overdraft_limit: its own, null for its plan's. periods: JSON {bucket: [the members of `ledger.model.Period`]}.
+    limited: 1 where it has, or had, a spend limit.
+    """
 
     __tablename__: ClassVar[Any] = "ledger_account"
     __table_args__ = (
@@ -44,10 +51,17 @@ class AccountRow(SQLModel, table=True):
     status: str
     timezone: str
     debt: int = _big()
-    overdraft_limit: int = _big()
+    overdraft_limit: int | None = Field(default=None, sa_type=BigInteger)
     overdraft_held: int = _big()
     next_due_at: int = _big()
     created_at: int = _big()
+    plan: str | None = None
+    next_plan: str | None = None
+    next_plan_at: int = _big()
+    periods: str | None = None
+    clock: int | None = Field(default=None, sa_type=BigInteger)
+    seen_at: int = _big()
+    limited: int
 
 
 class GrantRow(SQLModel, table=True):
@@ -88,7 +102,10 @@ class GrantRow(SQLModel, table=True):
 
 
 class HoldRow(SQLModel, table=True):
-    """An open hold; whoever deletes the row has ended it. legs: JSON [[grant id, amount], …], 0 is the overdraft."""
+    """An open hold; whoever deletes the row has ended it.
+
+    legs: JSON [[grant id, amount], …], 0 is the overdraft. limits: JSON [[scope, label], …], where it is reserved.
+    """
 
     __tablename__: ClassVar[Any] = "ledger_hold"
     __table_args__ = (_CLUSTERED,)
@@ -100,6 +117,7 @@ class HoldRow(SQLModel, table=True):
     memo: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: int = _big()
     deadline: int = _big()
+    limits: str | None = None
 
 
 class TransferRow(SQLModel, table=True):
@@ -141,6 +159,48 @@ class ReceiptRow(SQLModel, table=True):
     created_at: int = _big()
     ended_at: int = _big()
     late: int
+    limits: str | None = None
+
+
+class LimitRow(SQLModel, table=True):
+    """What may be spent in one scope, such as a key's, and what was in the period of that label."""
+
+    __tablename__: ClassVar[Any] = "ledger_limit"
+    __table_args__ = (
+        CheckConstraint("amount >= 0 AND spent >= 0 AND reserved >= 0", name="ledger_limit_sane"),
+        _CLUSTERED,
+    )
+
+    account_id: int = _big(key=True)
+    scope: str = Field(primary_key=True)
+    amount: int = _big()
+    per: str
+    label: int = _big()
+    ends_at: int = _big()
+    spent: int = _big()
+    reserved: int = _big()
+
+
+class RunRow(SQLModel, table=True):
+    """What a run's calls of one operation have come to, where its bounds are for all of them together."""
+
+    __tablename__: ClassVar[Any] = "ledger_run"
+    __table_args__ = (CheckConstraint("raw >= 0 AND charged >= 0", name="ledger_run_sane"), _CLUSTERED)
+
+    account_id: int = _big(key=True)
+    run: str = Field(primary_key=True)
+    operation: str = Field(primary_key=True)
+    raw: int = _big()
+    charged: int = _big()
+
+
+class ClockRow(SQLModel, table=True):
+    """A test clock: the time of the accounts that are bound to it."""
+
+    __tablename__: ClassVar[Any] = "ledger_clock"
+
+    clock_id: int = _big(key=True)
+    now: int = _big()
 
 
 class RefundRow(SQLModel, table=True):
@@ -165,7 +225,17 @@ class RefundRow(SQLModel, table=True):
 
 HOLD_HAS_ENDED = "this hold has ended"
 
-_ROWS: tuple[type[SQLModel], ...] = (AccountRow, GrantRow, HoldRow, TransferRow, ReceiptRow, RefundRow)
+_ROWS: tuple[type[SQLModel], ...] = (
+    AccountRow,
+    GrantRow,
+    HoldRow,
+    TransferRow,
+    ReceiptRow,
+    RefundRow,
+    LimitRow,
+    RunRow,
+    ClockRow,
+)
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
 
 # The journal and the records of ended holds and refunds can only be added to; an orphan's alone may be settled late.

@@ -135,7 +135,10 @@ def parse_operation_price(name: str, fields: Mapping[str, Node], usd_per_credit:
         multiply, text = Fraction(decimal), fields["multiply"].text()
         if multiply > _MOST_FACTOR:
             raise fields["multiply"].error(f"multiplies prices by more than {_MOST_FACTOR}; lower it")
-    return OperationPrice(name, rules, least, most, multiply, text)
+    per_run = "per" in fields and fields["per"].choice(("call", "run")) == "run"
+    if per_run and least is None and most is None:
+        raise fields["per"].error("bounds nothing; write `min` or `max` too")
+    return OperationPrice(name, rules, least, most, multiply, text, per_run)
 
 
 def price_table(
@@ -153,7 +156,7 @@ def price_table(
         "models": {name: _content(price) for name, price in models.items()},
         # The first operation that matches counts, so their order belongs to the version.
         "operations": [
-            [name, _content(price), price.multiply_text, (matching or {}).get(name)]
+            [name, _content(price), price.multiply_text, (matching or {}).get(name), *["run"] * price.per_run]
             for name, price in operations.items()
         ],
         "surcharges": {name: _price_content(price) for name, price in surcharges.items()},

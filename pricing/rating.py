@@ -13,7 +13,7 @@ from pricing.receipt import LineItem, Rating
 from pricing.table import Price, RateCard
 from pricing.usage import Quantity, Usage
 
-__all__ = ["affordable_output", "quote", "rate"]
+__all__ = ["affordable_output", "of_surcharges", "quote", "rate"]
 
 
 def _half_even(numerator: int, denominator: int) -> int:
@@ -61,6 +61,11 @@ def rate(card: RateCard, usage: Usage, *, answered: bool = True) -> Rating:
             lines.append(LineItem(name, quantity, price.text, amount))
             total += amount
     return Rating(tuple(lines), total, _unpriced(card, usage))
+
+
+def of_surcharges(card: RateCard, rating: Rating) -> int:
+    """What of a rating's total no bound bounds, in nanocredits."""
+    return sum(line.amount for line in rating.lines if line.meter in card.surcharges)
 
 
 def _bound(card: RateCard, lines: list[LineItem], total: int, *, answered: bool) -> int:

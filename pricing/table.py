@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from pricing.errors import UnpricedModel
@@ -71,7 +71,8 @@ class ModelPrice:
 class OperationPrice:
     """What an operation changes: its rules replace the model's meter by meter, its bounds each on its own.
 
-    multiply: factor on the model's own prices, with its text; the operation's rules are not multiplied.
+    multiply: factor on the model's own prices, with its text; the operation's rules are not multiplied. per_run: its
+    bounds are for all calls of a run together.
     """
 
     name: str
@@ -80,6 +81,7 @@ class OperationPrice:
     most: Bound | None = None
     multiply: Fraction | None = None
     multiply_text: str = ""
+    per_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class RateCard:
     """Everything needed to price one kind of call; derived figures are worked out once, when the table loads.
 
     prices: own price by meter, in the vocabulary's order. least, most: bounds of the sum of those lines.
-    surcharges: prices of meters that any call may add; they come after the bounds.
+    surcharges: prices of meters that any call may add; they come after the bounds. per_run: the bounds are for all
+    calls of a run together.
     parts: for each priced whole, its parts that have a price of their own.
     slack: for each priced whole, the nanocredits that rounding its parts one by one can add to rounding them at once.
     dearest_input, dearest_output: what one token can cost at most, or None where tokens are not sold.
@@ -102,6 +105,7 @@ class RateCard:
     least: Bound | None = None
     most: Bound | None = None
     surcharges: Mapping[str, Price] = field(default_factory=dict)
+    per_run: bool = False
 
     @classmethod
     def of(
@@ -112,6 +116,7 @@ class RateCard:
         least: Bound | None = None,
         most: Bound | None = None,
         surcharges: Mapping[str, Price] | None = None,
+        per_run: bool = False,
     ) -> RateCard:
         ordered = {name: prices[name] for name in METERS if name in prices}
         parts = {
@@ -132,7 +137,12 @@ class RateCard:
             most,
             # What the model prices itself is not charged again.
             {name: price for name, price in (surcharges or {}).items() if name not in ordered},
+            per_run,
         )
+
+    def bounded(self, least: Bound | None, most: Bound | None) -> RateCard:
+        """The same prices between other bounds."""
+        return replace(self, least=least, most=most)
 
     @property
     def sells_tokens(self) -> bool:
@@ -196,4 +206,5 @@ class PriceTable:
             least=(changes.least if changes else None) or price.least,
             most=(changes.most if changes else None) or price.most,
             surcharges=self.surcharges,
+            per_run=changes is not None and changes.per_run,
         )

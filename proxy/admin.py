@@ -10,21 +10,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ledger.errors import Conflict, UnknownAccount
+from ledger.caps import PER
+from ledger.errors import Conflict, UnknownAccount, UnknownClock
 from ledger.ids import microseconds
-from ledger.model import NEVER
-from pricing.amounts import format_credits
+from ledger.model import Limit
+from pricing.amounts import format_credits, parse_credits
+from pricing.errors import InvalidAmount
 from proxy.caller import headers_of, require_admin
-from proxy.config import BucketConfig
-from proxy.credits import balance_object, find_receipt, grant_object
+from proxy.config import Config
+from proxy.credits import balance_object, find_receipt, grant_object, limit_object
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.ids import account_id, object_id, parse_account, parse_object
 from proxy.jsonapi import Fields, answer, page, read_fields, read_page, timestamp
-from proxy.people.people import ExternalIdTaken, Profile
+from proxy.people.people import ExternalIdTaken, Profile, key_scope
 from proxy.people.tables import KeyRow
 from proxy.services import Services
 
-__all__ = ["MOST_REASON", "Admin", "expiry", "routes"]
+__all__ = ["MOST_REASON", "Admin", "read_plan", "routes"]
 
 MOST_REASON = 2000
 _SOURCES = ("admin", "campaign", "reward", "compensation")
@@ -84,7 +86,7 @@ class Admin:
 class _Accounts(Admin):
     async def _account_object(self, profile: Profile) -> dict[str, Any]:
         try:
-            balance = await self._services.ledger.balance(profile.account_id, ())
+            balance = await self._services.ledger.balance(profile.account_id)
         except UnknownAccount:
             raise ApiError(404, "not_found", "There is no such account") from None
         return {
@@ -94,17 +96,20 @@ class _Accounts(Admin):
             "email": profile.email,
             "external_id": profile.external_id,
             "kind": profile.kind,
-            "plan": None,
+            "plan": balance.plan,
+            "next_plan": None
+            if balance.next_plan is None
+            else {"plan": balance.next_plan[0], "at": timestamp(balance.next_plan[1])},
             "timezone": balance.timezone,
             "overdraft_limit": format_credits(balance.overdraft_limit),
             "status": balance.status,
-            "created_at": timestamp(profile.created_at),
+            "created_at": timestamp(balance.created_at),
         }
 
     async def create_account(self, request: Request) -> Response:
         await self._allow(request)
-        known = ("name", "email", "external_id", "timezone", "overdraft_limit", "kind", "reason")
-        fields = await read_fields(request, known, ("plan", "clock"))
+        known = ("name", "email", "external_id", "plan", "timezone", "overdraft_limit", "kind", "clock", "reason")
+        fields = await read_fields(request, known)
         if fields.choice("kind", ("user", "team"), "user") == "team":
             raise not_supported("`kind` team", "kind")
         zone = fields.text("timezone") or "UTC"
@@ -122,9 +127,28 @@ class _Accounts(Admin):
             kind="user",
             created_at=microseconds(),
         )
-        overdraft = fields.credits("overdraft_limit", default=0, zero=True)
+        given = fields.everything
+        overdraft = None
+        if given.get("overdraft_limit") is not None:
+            overdraft = fields.credits("overdraft_limit", zero=True)
+        config = services.config
+        plan = read_plan(fields, config) if "plan" in given else config.default_plan
+        clock = None
+        if (named := fields.text("clock")) is not None:
+            found = parse_object("clock", named)
+            clock = found[0] if found else 0
         # The ledger first: without its owner's row an account can't be reached, so a crash between leaves no trace.
-        await services.ledger.open_account(profile.account_id, timezone=zone, overdraft_limit=overdraft)
+        try:
+            await services.ledger.open_account(
+                profile.account_id,
+                timezone=zone,
+                overdraft_limit=overdraft,
+                plan=plan,
+                clock=clock,
+                welcome=None if config.signup is None else (config.signup.bucket, config.signup.amount),
+            )
+        except UnknownClock:
+            raise bad_request("`clock` is no test clock", "clock", status=422) from None
         try:
             await services.people.add_account(profile)
         except ExternalIdTaken:
@@ -157,8 +181,8 @@ class _Accounts(Admin):
 
     async def change_account(self, request: Request) -> Response:
         account = await self._account(request)
-        known = ("name", "email", "timezone", "overdraft_limit", "status", "reason")
-        fields = await read_fields(request, known, ("plan", "clock", "external_id", "kind"))
+        known = ("name", "email", "plan", "timezone", "overdraft_limit", "status", "reason")
+        fields = await read_fields(request, known, ("clock", "external_id", "kind"))
         fields.text("reason", most=MOST_REASON)
         given = fields.everything
         zone = fields.text("timezone")
@@ -168,10 +192,13 @@ class _Accounts(Admin):
         overdraft = fields.credits("overdraft_limit", zero=True) if given.get("overdraft_limit") is not None else None
         name, email = fields.text("name"), fields.text("email")
         services = self._services
+        plan = read_plan(fields, services.config) if "plan" in given else None
         try:
             await services.ledger.set_account(account, status=status, timezone=zone, overdraft_limit=overdraft)
         except Conflict:
             raise ApiError(409, "account_closed", "This account is closed for good; open a new one") from None
+        if "plan" in given:
+            await services.ledger.set_plan(account, plan)
         profile = await services.people.change_account(account, name, email)
         await self._note("account.change", account, fields, account_id(account))
         return answer(await self._account_object(profile))
@@ -182,7 +209,7 @@ class _Accounts(Admin):
 
     async def create_key(self, request: Request) -> Response:
         account = await self._account(request)
-        fields = await read_fields(request, ("name", "app", "operations", "operation", "reason"), ("limit", "pays"))
+        fields = await read_fields(request, ("name", "app", "operations", "operation", "limit", "reason"), ("pays",))
         services = self._services
         fields.text("reason", most=MOST_REASON)
         operations, operation = fields.texts("operations"), fields.text("operation")
@@ -193,16 +220,22 @@ class _Accounts(Admin):
                     raise bad_request(f"`{name}`: there is no operation {one[:80]!r}; known: {known}", name, status=422)
         if operations is not None and operation not in (None, *operations):
             raise bad_request("`operation` must be one of `operations`", "operation", status=422)
+        limit = _read_limit(fields)
+        key = services.ledger.next_id()
+        # The limit first: there is no moment at which the key is without it.
+        limited = None
+        if limit is not None:
+            limited = await services.ledger.set_limit(account, key_scope(key, account), *limit)
         secret, row = await services.people.add_key(
             account,
-            services.ledger.next_id(),
-            microseconds(),
+            key,
+            (await services.ledger.balance(account)).at,
             fields.text("name"),
             fields.text("app"),
             operations,
             operation,
         )
-        shown = _key_object(row)
+        shown = _key_object(row, limited)
         await self._note("key.create", account, fields, shown["id"])
         return answer({**shown, "key": secret}, 201)
 
@@ -211,15 +244,22 @@ class _Accounts(Admin):
         limit, after = read_page(request)
         ids = parse_object("key", after) if after else None
         rows = await self._services.people.keys(account, limit + 1, ids[0] if ids else 0 if after else None)
-        return page([_key_object(row) for row in rows], limit)
+        limits = await self._services.ledger.limits(account)
+        return page([_key_object(row, limits.get(key_scope(row.key_id, account))) for row in rows], limit)
 
     async def revoke_key(self, request: Request) -> Response:
         await self._allow(request)
         ids = parse_object("key", request.path_params["key"])
-        row = await self._services.people.revoke_key(ids[1], ids[0], microseconds()) if ids else None
+        ledger = self._services.ledger
+        try:
+            now = (await ledger.balance(ids[1])).at if ids else 0
+        except UnknownAccount:
+            now = 0
+        row = await self._services.people.revoke_key(ids[1], ids[0], now) if ids and now else None
         if row is None:
             raise ApiError(404, "not_found", "There is no such key")
-        shown = _key_object(row)
+        limits = await ledger.limits(row.account_id)
+        shown = _key_object(row, limits.get(key_scope(row.key_id, row.account_id)))
         await self._note("key.revoke", row.account_id, None, shown["id"])
         return answer(shown)
 
@@ -235,11 +275,8 @@ class _Accounts(Admin):
         amount = fields.credits("credits")
         source = fields.choice("source", _SOURCES, "admin")
         note = fields.text("note", most=500)
-        now = microseconds()
         expires_at = fields.time("expires_at")
-        if expires_at is None:
-            expires_at = expiry(buckets[name], now)
-        elif expires_at <= now:
+        if expires_at is not None and expires_at <= (await services.ledger.balance(account)).at:
             raise bad_request("`expires_at` must be in the future", "expires_at", status=422)
         issued = await services.ledger.issue(account, name, amount, source=source, expires_at=expires_at, note=note)
         shown = grant_object(account, issued.grant, issued.balance, 0, None)
@@ -258,9 +295,33 @@ class _Accounts(Admin):
         return answer(await find_receipt(self._services.ledger, request.path_params["id"], None, operator=True))
 
 
-def expiry(bucket: BucketConfig, now: int) -> int:
-    """When a grant into a bucket expires by default, in microseconds since 1970."""
-    return NEVER if bucket.expires is None else now + int(bucket.expires * 1_000_000)
+def read_plan(fields: Fields, config: Config) -> str | None:
+    """Read `plan`, null for none; raises ApiError 422."""
+    if fields.everything.get("plan") is None:
+        return None
+    name = fields.text("plan")
+    if name not in config.plans:
+        known = ", ".join(config.plans) or "none"
+        raise bad_request(f"`plan`: there is no plan {name!r:.80}; known: {known}", "plan", status=422)
+    return name
+
+
+def _read_limit(fields: Fields) -> tuple[int, str] | None:
+    """Read `limit` as nanocredits and its period; raises ApiError 422."""
+    if fields.everything.get("limit") is None:
+        return None
+    members = fields.mapping("limit")
+    for name in members:
+        if name not in ("credits", "per"):
+            raise bad_request(f"`limit.{name[:60]}` is unknown here; known: credits, per", "limit", status=422)
+    try:
+        amount = parse_credits(members.get("credits"), zero=True)
+    except InvalidAmount as error:
+        raise bad_request(f"`limit.credits` {error}", "limit", status=422) from None
+    per = members.get("per")
+    if per not in PER:
+        raise bad_request(f"`limit.per` must be one of {', '.join(PER)}", "limit", status=422)
+    return amount, str(per)
 
 
 def _check_zone(zone: str) -> None:
@@ -268,7 +329,7 @@ def _check_zone(zone: str) -> None:
         raise bad_request(f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422)
 
 
-def _key_object(row: KeyRow) -> dict[str, Any]:
+def _key_object(row: KeyRow, limit: Limit | None) -> dict[str, Any]:
     return {
         "object": "key",
         "id": object_id("key", row.key_id, row.account_id),
@@ -277,7 +338,7 @@ def _key_object(row: KeyRow) -> dict[str, Any]:
         "app": row.app,
         "operations": None if row.operations is None else json.loads(row.operations),
         "operation": row.operation,
-        "limit": None,
+        "limit": None if limit is None else limit_object(limit),
         "prefix": row.prefix,
         "status": "active" if row.revoked_at is None else "revoked",
         "created_at": timestamp(row.created_at),

@@ -12,10 +12,9 @@ from starlette.routing import Route
 
 from ledger.audit import audit
 from ledger.errors import UnknownAccount, UnknownGrant, UnknownHold
-from ledger.ids import microseconds
-from ledger.model import RefundRefused
+from ledger.outcomes import RefundRefused
 from pricing.amounts import format_credits
-from proxy.admin import MOST_REASON, Admin, expiry
+from proxy.admin import MOST_REASON, Admin
 from proxy.credits import grant_object
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
@@ -95,7 +94,7 @@ class _Money(Admin):
                 bonus_bucket=bonus,
                 as_bonus=as_bonus,
                 operator_fault=fault,
-                bonus_expires_at=expiry(services.config.buckets[bonus], microseconds()),
+                bonus_expires_at=None,
             )
         except (UnknownAccount, UnknownHold):
             raise ApiError(404, "not_found", "There is no such receipt") from None
@@ -133,8 +132,7 @@ class _Money(Admin):
         amount = fields.credits("credits", signed=True)
         buckets = self._services.config.buckets
         bucket = fields.choice("bucket", list(buckets), self._bonus_bucket())
-        expires_at = expiry(buckets[bucket], microseconds())
-        adjusted = await self._services.ledger.adjust(account, amount, bucket, reason, expires_at=expires_at)
+        adjusted = await self._services.ledger.adjust(account, amount, bucket, reason, expires_at=None)
         await self._note("account.adjust", account, fields, account_id(account))
         return answer(
             {

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ledger.commands import PlaceHold
+from ledger.commands import PlaceHold, RunShare
 from ledger.errors import LedgerError
-from ledger.model import Held, Refused
-from pricing.rating import affordable_output, quote
+from ledger.model import Run
+from ledger.outcomes import Held, Refused
+from pricing.rating import affordable_output, of_surcharges, quote
 from pricing.table import RateCard
-from proxy.charge import ledger_refusal, refused
-from proxy.config import ModelConfig
+from proxy.charge import ledger_refusal, refused, run_share
+from proxy.config import Config, ModelConfig
 from proxy.counting import TokenCounter
 from proxy.errors import bad_request
 from proxy.operations.chat import ChatCall
+from proxy.people.people import Caller
+from proxy.plans import not_in_plan
 from proxy.receipts import CallMemo
 from proxy.services import Services
 
@@ -30,6 +33,7 @@ class Terms:
 
     limit: output tokens that are held for. least: the limit is never shortened below this. sent: the limit that the
     upstream is told, None where the caller's own stands. shortened_to: the limit where the balance shortened it.
+    run: whose calls the bounds are for together.
     """
 
     card: RateCard
@@ -41,6 +45,7 @@ class Terms:
     may_shorten: bool
     sent: int | None = None
     shortened_to: int | None = None
+    run: str | None = None
 
     def bound(self) -> dict[str, int]:
         """State the upper bound as usage."""
@@ -50,6 +55,24 @@ class Terms:
     def cost(self) -> int:
         """The most that the call can cost, in nanocredits."""
         return quote(self.card, self.bound()).total
+
+    def share(self, operation: str | None) -> tuple[int, RunShare | None]:
+        """What the call can cost at most apart from its share of a run, in nanocredits, and that share."""
+        if self.run is None:
+            return self.cost(), None
+        quoted = quote(self.card.bounded(None, None), self.bound())
+        rest = of_surcharges(self.card, quoted)
+        return rest, run_share(self.card, self.run, operation, quoted.total - rest)
+
+    def later_in(self, run: Run | None) -> Terms:
+        """The same call as its run has it: what was charged for the run counts towards its bounds."""
+        if run is None:
+            return self
+        least, most = (
+            None if bound is None else replace(bound, nano=max(0, bound.nano - run.charged))
+            for bound in (self.card.least, self.card.most)
+        )
+        return replace(self, card=self.card.bounded(least, most))
 
     def affordable(self, budget: int) -> int | None:
         """The largest output limit that a budget pays for; None where output is free, negative where nothing fits."""
@@ -73,10 +96,13 @@ class Admitted:
     memo: CallMemo
 
 
-def terms_of(call: ChatCall, model: ModelConfig, card: RateCard, headers: Mapping[bytes, bytes]) -> Terms:
+def terms_of(
+    call: ChatCall, model: ModelConfig, card: RateCard, headers: Mapping[bytes, bytes], run: str | None
+) -> Terms:
     """Work out a call's bounds without counting its input; raises ApiError where X-Farebox-Fit is none.
 
-    Raises ApiError 400 too where the call asks for something that has no price.
+    run: whose calls the card's bounds are for together, None where they are for each. Raises ApiError 400 too where the
+    call asks for something that has no price.
     """
     for meter, param in call.needs.items():
         if not card.covers(meter):
@@ -97,6 +123,7 @@ def terms_of(call: ChatCall, model: ModelConfig, card: RateCard, headers: Mappin
         choices=call.choices,
         may_shorten=call.limit is None or fit is not None,
         sent=model.max_output_tokens if model.enforce and over else None,
+        run=run,
     )
 
 
@@ -122,7 +149,15 @@ async def count_input(counter: TokenCounter, call: ChatCall, model: ModelConfig)
 
 
 async def admit(
-    services: Services, account: int, hold_id: int, terms: Terms, memo: CallMemo, call: ChatCall, model: ModelConfig
+    services: Services,
+    config: Config,
+    caller: Caller,
+    hold_id: int,
+    terms: Terms,
+    memo: CallMemo,
+    call: ChatCall,
+    model: ModelConfig,
+    run_limit: int | None,
 ) -> Admitted:
     """Hold what a call can cost; raises ApiError where it does not fit or the ledger can't answer.
 
@@ -130,27 +165,45 @@ async def admit(
     is counted; where even that does not fit and may be shortened, the output limit is.
     """
 
+    scopes = caller.scopes if memo.run is None else (*caller.scopes, f"run:{memo.run}")
+
     async def place(terms: Terms, within: int = 0) -> Held | Refused:
         nonlocal memo
         if terms.shortened_to is not None:
             memo = replace(memo, shortened_to=terms.shortened_to)
-        return await services.ledger.hold(PlaceHold(account, hold_id, terms.cost(), memo.held(), within))
+        cost, share = terms.share(memo.operation)
+        return await services.ledger.hold(
+            PlaceHold(
+                caller.account_id,
+                hold_id,
+                cost,
+                memo.held(),
+                within,
+                scopes=scopes,
+                run_limit=run_limit,
+                plans=config.plans_with.get(model.name),
+                share=share,
+            )
+        )
 
     try:
         outcome = await place(terms, COUNT_BEYOND)
-        if isinstance(outcome, Refused) and outcome.reason in ("large", "held", "insufficient"):
+        if isinstance(outcome, Refused) and outcome.reason in ("large", "held", "insufficient", "limit"):
             counted = await count_input(services.counter, call, model)
             memo = replace(memo, input_by_role=counted.by_role)
             terms = replace(terms, input_tokens=min(terms.input_tokens, counted.total))
             outcome = await place(terms)
-            if isinstance(outcome, Refused) and outcome.reason == "insufficient":
-                fitting = terms.shortened(outcome.affordable)
+            if isinstance(outcome, Refused) and outcome.reason in ("insufficient", "limit"):
+                fitting = terms.later_in(outcome.run).shortened(outcome.affordable)
                 if fitting is not None:
-                    terms = fitting
+                    terms = replace(fitting, card=terms.card)
                     outcome = await place(terms)
     except LedgerError as error:
         raise ledger_refusal(error) from error
     if isinstance(outcome, Refused):
-        config = services.config
-        raise refused(outcome, terms.affordable(outcome.affordable), config.top_up_url, config.credit.say)
+        if outcome.reason == "plan":
+            raise not_in_plan(model.name, outcome.plan, config.plans)
+        raise refused(
+            outcome, terms.later_in(outcome.run).affordable(outcome.affordable), config.top_up_url, config.credit.say
+        )
     return Admitted(terms, outcome, memo)

@@ -18,10 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
-from proxy import admin, admin_money, credits, events, openapi, quote, usage
+from ledger.rules import Rules
+from proxy import admin, admin_money, admin_plans, credits, events, openapi, quote, usage
 from proxy.caller import headers_of, identify
 from proxy.charge import ledger_refusal
-from proxy.config import BucketConfig, Config, UpstreamConfig
+from proxy.config import Config, UpstreamConfig
 from proxy.counting import TokenCounter
 from proxy.database import Database
 from proxy.endpoints import CHAT, METERED
@@ -68,11 +69,11 @@ async def open_services(
     metrics = Metrics(version("farebox"))
     services: Services | None = None
 
-    def buckets() -> Mapping[str, BucketConfig]:
+    def rules() -> Rules:
         # Orphans are released before there are services to ask.
-        return (services.config if services else config).buckets
+        return (services.config if services else config).rules
 
-    ledger = await Ledger.open(path, buckets, owner=owner, orphan_memo=died)
+    ledger = await Ledger.open(path, rules, owner=owner, orphan_memo=died)
     database = Database(path, [*PEOPLE_TABLES, *JOURNAL_TABLES])
     ledger.watch_batches(metrics.batch)
     metrics.watch_queue(lambda: ledger.waiting)
@@ -137,6 +138,7 @@ def build_app(services: Services, keeper: Keeper | None = None) -> ASGIApp:
             *events.routes(services),
             *admin.routes(services),
             *admin_money.routes(services, keeper),
+            *admin_plans.routes(services),
             Route("/metrics", metrics),
             Route("/openapi.json", described),
             # The paid path never comes here; listed, it answers other methods with 405.

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from starlette.types import Receive, Scope
 
+from pricing.amounts import parse_credits
+from pricing.errors import InvalidAmount
 from proxy.choice import choose_operation
 from proxy.config import Config, ModelConfig
 from proxy.errors import ApiError, bad_request, not_supported
@@ -21,12 +23,12 @@ __all__ = [
     "read_body",
     "recorded_header",
     "refuse_later_headers",
+    "run_of",
     "require_admin",
 ]
 
 _LATER = {
     b"x-farebox-user": "X-Farebox-User",
-    b"x-farebox-run-limit": "X-Farebox-Run-Limit",
     b"idempotency-key": "Idempotency-Key",
 }
 _MOST_HEADER = 256
@@ -107,6 +109,19 @@ def recorded_header(headers: Mapping[bytes, bytes], name: bytes) -> str | None:
         shown = name.decode()
         raise bad_request(f"the header {shown} must be at most {_MOST_HEADER} printable characters", shown)
     return text
+
+
+def run_of(headers: Mapping[bytes, bytes]) -> tuple[str | None, int | None]:
+    """Read a call's run, and what the run may spend, in nanocredits; raises ApiError 400."""
+    run, limit = recorded_header(headers, b"x-farebox-run"), headers.get(b"x-farebox-run-limit")
+    if limit is None:
+        return run, None
+    if run is None:
+        raise bad_request("the header X-Farebox-Run-Limit needs X-Farebox-Run, which names the run", "X-Farebox-Run")
+    try:
+        return run, parse_credits(limit.decode("latin-1"), zero=True)
+    except InvalidAmount as error:
+        raise bad_request(f"the header X-Farebox-Run-Limit {error}", "X-Farebox-Run-Limit") from None
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], most: int) -> bytes:

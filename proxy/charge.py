@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from ledger.commands import Settle, Void
+from ledger.commands import RunShare, Settle, Void
 from ledger.errors import Conflict, LedgerError, Overloaded
 from ledger.ledger import Ledger
-from ledger.model import Ended, Held, Refused
+from ledger.model import Limit
+from ledger.outcomes import Ended, Held, Refused
 from pricing.amounts import MAX_CREDITS, NANO, format_credits
-from pricing.rating import rate
-from pricing.receipt import Rating
+from pricing.rating import of_surcharges, rate
+from pricing.receipt import LineItem, Rating
 from pricing.table import RateCard
 from pricing.usage import Usage
 from proxy.errors import ApiError
+from proxy.jsonapi import timestamp
 from proxy.pending import Pending
 from proxy.receipts import UPSTREAM_ERROR, CallMemo
 
-__all__ = ["Charge", "ledger_refusal", "refused"]
+__all__ = ["Charge", "ledger_refusal", "refused", "run_share"]
 
 _log = logging.getLogger("farebox.charge")
 _NOTHING = Rating((), 0)
@@ -26,16 +29,27 @@ _MOST = MAX_CREDITS * NANO
 
 
 class Charge:
-    """A held call; it ends once, by settling or voiding, and whoever ends it again gets the same answer."""
+    """A held call; it ends once, by settling or voiding, and whoever ends it again gets the same answer.
+
+    run: whose calls the card's bounds are for together.
+    """
 
     def __init__(
-        self, ledger: Ledger, pending: Pending, account_id: int, held: Held, card: RateCard, memo: CallMemo
+        self,
+        ledger: Ledger,
+        pending: Pending,
+        account_id: int,
+        held: Held,
+        card: RateCard,
+        memo: CallMemo,
+        run: str | None = None,
     ) -> None:
         self._ledger = ledger
         self._pending = pending
         self._account_id = account_id
         self._card = card
         self._memo = memo
+        self._run = run
         self.held = held
         self.ending = False
 
@@ -59,14 +73,25 @@ class Charge:
         can't commit; the end is then tried again until it can, and voids instead
         of charging where `or_void` says that nothing is delivered without this settlement.
         """
-        rating = rate(self._card, usage, answered=answered)
+        # Between the bounds of its run a call comes only in the ledger, under the account's lock.
+        card = self._card if self._run is None else self._card.bounded(None, None)
+        rating = rate(card, usage, answered=answered)
         if rating.unpriced:
             _log.error("model %s used what its price does not cover: %s", self._card.model, ", ".join(rating.unpriced))
         if rating.total > _MOST:
             await self.void(UPSTREAM_ERROR)
             raise Conflict(f"a charge of {format_credits(rating.total)} credits can't be posted")
-        memo = self._memo.ended(ended, rating, usage, estimated=estimated, performed=performed)
-        command = Settle(self._account_id, self.held.hold.hold_id, rating.total, memo)
+
+        def memo(rating: Rating) -> bytes:
+            return self._memo.ended(ended, rating, usage, estimated=estimated, performed=performed)
+
+        hold_id, rest, share = self.held.hold.hold_id, rating.total, None
+        if self._run is not None:
+            rest = of_surcharges(card, rating)
+            raw = rating.total - rest
+            share = run_share(self._card, self._run, self._memo.operation, raw, floor=answered)
+            share = replace(share, close=lambda charged: memo(_in_run(self._card, rating, raw, charged)))
+        command = Settle(self._account_id, hold_id, rest, memo(rating), share)
         return await self._end(command, self._void(UPSTREAM_ERROR) if or_void else command)
 
     async def void(self, ended: str, performed: Mapping[str, object] | None = None) -> Ended:
@@ -85,6 +110,23 @@ class Charge:
         return outcome
 
 
+def run_share(card: RateCard, run: str, operation: str | None, raw: int, *, floor: bool = True) -> RunShare:
+    """A call's share of its run, which the card's bounds are for."""
+    least, most = (None if bound is None else bound.nano for bound in (card.least, card.most))
+    return RunShare(run, operation or "", raw, least, most, floor)
+
+
+def _in_run(card: RateCard, rating: Rating, raw: int, charged: int) -> Rating:
+    """The rating with the line that brings its run within its bounds, before the surcharges."""
+    if charged == raw:
+        return rating
+    name, bound = ("min", card.least) if charged > raw else ("max", card.most or card.least)
+    line = LineItem(name, 1, f"{bound.text if bound else ''} / run", charged - raw)
+    own = [item for item in rating.lines if item.meter not in card.surcharges]
+    added = [item for item in rating.lines if item.meter in card.surcharges]
+    return replace(rating, lines=(*own, line, *added), total=rating.total - raw + charged)
+
+
 def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, say: Callable[[int], str]) -> ApiError:
     """Say why a hold was refused, with the figures that a caller or its app can act on.
 
@@ -93,6 +135,8 @@ def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, sa
     """
     if refusal.reason in ("suspended", "closed"):
         return ApiError(403, "account_suspended", f"This account is {refusal.reason}; its calls are refused")
+    if refusal.reason == "limit" and refusal.limit is not None:
+        return _limit_reached(refusal, refusal.limit, max_tokens, say)
     most = None if max_tokens is None else max(0, max_tokens)
     needed, available = format_credits(refusal.needed), format_credits(refusal.available)
     extra: Mapping[str, object] = {
@@ -100,7 +144,7 @@ def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, sa
         "available": available,
         "held": format_credits(refusal.held),
         "debt": format_credits(refusal.debt),
-        "fits_at": None,
+        "fits_at": timestamp(refusal.fits_at),
         "top_up_url": top_up_url,
         "max_tokens_affordable": most,
     }
@@ -122,6 +166,35 @@ def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, sa
         f"Not enough credit for this call: {figures}.{hint}{top_up}",
         extra=extra,
         headers={"x-should-retry": "false"},
+    )
+
+
+def _limit_reached(refusal: Refused, limit: Limit, max_tokens: int | None, say: Callable[[int], str]) -> ApiError:
+    """Say which spend limit is in the way; it may be only for as long as own calls run."""
+    kind, _, name = limit.scope.partition(":")
+    left = max(0, limit.amount - limit.spent - limit.reserved)
+    passing = refusal.needed <= limit.amount - limit.spent
+    per = "" if limit.per == "ever" else f" a {limit.per}"
+    resets = f"; it resets at {timestamp(limit.ends_at)}" if limit.per != "ever" else ""
+    return ApiError(
+        402,
+        "spend_limit_reached",
+        f"This {kind} may spend {say(limit.amount)}{per}: the call needs up to {say(refusal.needed)}"
+        f" and {say(left)} are left{resets}",
+        extra={
+            "needed": format_credits(refusal.needed),
+            "limit": {
+                "of": kind,
+                "id": name,
+                "credits": format_credits(limit.amount),
+                "per": limit.per,
+                "spent": format_credits(limit.spent),
+                "reserved": format_credits(limit.reserved),
+            },
+            "resets_at": timestamp(limit.ends_at),
+            "max_tokens_affordable": None if max_tokens is None else max(0, max_tokens),
+        },
+        headers={"x-should-retry": "true", "retry-after": "2"} if passing else {"x-should-retry": "false"},
     )
 
 

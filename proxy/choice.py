@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", re.ASCII)
-_OPERATION = ("title", "class", "endpoint", "model", "min", "max", "multiply", "price", "typical")
+_OPERATION = ("title", "class", "endpoint", "model", "min", "max", "multiply", "price", "typical", "per")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def parse_operations(
     operations: dict[str, OperationConfig] = {}
     prices: dict[str, OperationPrice] = {}
     for name, child in (named(node) if node else {}).items():
-        fields = child.fields(_OPERATION, ("per",))
+        fields = child.fields(_OPERATION)
         klass = fields["class"].text() if "class" in fields else None
         if klass is not None and klass not in classes.values():
             raise fields["class"].error(f"no model has the class `{klass[:40]}`; give one `class: {klass[:40]}`")

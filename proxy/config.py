@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from ledger.rules import Rules
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
 from pricing.meters import INPUT
 from pricing.parsing import parse_model_price, price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
-from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges, title_of, unreachable
+from proxy.buckets import BucketConfig, parse_buckets
+from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges, unreachable
 from proxy.credit import Credit, parse_credit
 from proxy.limits import LimitsConfig, parse_limits
+from proxy.plans import PlanConfig, Signup, off_price, parse_plans, parse_signup, plans_by_model
 from proxy.published import PublishedModel, published_model
+from proxy.upstream.config import Timeouts, UpstreamConfig, parse_upstream, parse_url
 
 __all__ = ["BucketConfig", "Config", "ModelConfig", "Timeouts", "UpstreamConfig", "load_config", "parse_config"]
 
@@ -31,12 +34,12 @@ _TOP = (
     "surcharges",
     "operations",
     "buckets",
-    "limits",
-)
-_TOP_LATER = (
     "plans",
     "default_plan",
     "signup",
+    "limits",
+)
+_TOP_LATER = (
     "packs",
     "custom_pack",
     "creators",
@@ -44,31 +47,6 @@ _TOP_LATER = (
 )
 _MOST_TOKENS = 10_000_000
 _FALLBACK_OUTPUT = 16384
-_DEFAULT_BUCKETS = ("daily", "subscription", "free", "bonus", "paid")
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long an upstream may take, in seconds."""
-
-    connect: float = 5.0
-    first_byte: float = 600.0
-    between_bytes: float = 120.0
-    total: float = 900.0
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamConfig:
-    """Who answers. on: whether it has what it needs; a model on an upstream that is off is not offered."""
-
-    name: str
-    kind: str
-    base_url: str = ""
-    api_key: str = field(default="", repr=False)
-    output_limit: str = "max_completion_tokens"
-    timeouts: Timeouts = Timeouts()
-    forward_headers: tuple[str, ...] = ()
-    on: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +76,11 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class BucketConfig:
-    """A kind of grant; they burn in the order of the file. expires: default lifetime of grants into it, in seconds."""
-
-    name: str
-    title: str
-    expires: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
-    """The whole file, immutable; swapped whole when it changes."""
+    """The whole file, immutable; swapped whole when it changes.
+
+    plans_with: the plans that have a model, of models that not all have. rules: what the ledger is told of it.
+    """
 
     file: str
     credit: Credit
@@ -119,6 +91,11 @@ class Config:
     models: Mapping[str, ModelConfig]
     operations: Mapping[str, OperationConfig]
     buckets: Mapping[str, BucketConfig]
+    plans: Mapping[str, PlanConfig]
+    default_plan: str | None
+    signup: Signup | None
+    plans_with: Mapping[str, frozenset[str | None]]
+    rules: Rules
     limits: LimitsConfig
     table: PriceTable
     warnings: tuple[str, ...]
@@ -148,14 +125,17 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
             raise root.error(f"`{name}:` is missing; add it")
     warnings: list[str] = []
     credit = parse_credit(top["credit"]) if "credit" in top else Credit()
-    upstreams = {name: _upstream(name, node) for name, node in named(top["upstreams"]).items()}
+    upstreams = {name: parse_upstream(name, node) for name, node in named(top["upstreams"]).items()}
     models = {name: _model(name, node, upstreams, credit.usd, warnings) for name, node in named(top["models"]).items()}
     surcharges = parse_surcharges(top["surcharges"], credit.usd) if "surcharges" in top else {}
     prices = {name: model.price for name, model in models.items()}
     classes = {name: model.klass for name, model in models.items()}
     operations, operation_prices = parse_operations(top.get("operations"), credit.usd, prices, classes)
     matching = {name: operation.matching(classes) for name, operation in operations.items()}
+    buckets = parse_buckets(top.get("buckets"))
+    plans = parse_plans(top.get("plans"), credit.usd, buckets, classes)
     warnings += unreachable(operations, classes)
+    warnings += off_price(plans, credit.usd)
     warnings += [
         f"upstream {upstream.name} is off: its api_key is empty; its models are not offered"
         for upstream in upstreams.values()
@@ -165,16 +145,33 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         file=file,
         credit=credit,
         database=_database(top.get("database"), environment),
-        top_up_url=_url(top["top_up_url"], ("http", "https", "mailto")) if "top_up_url" in top else None,
+        top_up_url=parse_url(top["top_up_url"], ("http", "https", "mailto")) if "top_up_url" in top else None,
         max_body=_size(top["max_body"]) if "max_body" in top else 20_000_000,
         upstreams=upstreams,
         models=models,
         operations=operations,
-        buckets=_buckets(top.get("buckets")),
+        buckets=buckets,
+        plans=plans,
+        default_plan=_default_plan(top["default_plan"], plans) if "default_plan" in top else None,
+        signup=parse_signup(top.get("signup"), credit.usd, buckets),
+        plans_with=plans_by_model(plans, models),
+        rules=Rules(
+            order={name: rank for rank, name in enumerate(buckets)},
+            lifetimes={
+                name: int(bucket.expires * 1_000_000) for name, bucket in buckets.items() if bucket.expires is not None
+            },
+            plans={name: plan.given for name, plan in plans.items()},
+        ),
         limits=parse_limits(top["limits"]) if "limits" in top else LimitsConfig(),
         table=price_table(prices, operation_prices, surcharges, matching),
         warnings=tuple(warnings),
     )
+
+
+def _default_plan(node: Node, plans: Mapping[str, PlanConfig]) -> str:
+    if not plans:
+        raise node.error("there are no plans; write `plans:`, or remove it")
+    return node.choice(plans)
 
 
 def _database(node: Node | None, environment: Mapping[str, str]) -> str:
@@ -188,90 +185,11 @@ def _database(node: Node | None, environment: Mapping[str, str]) -> str:
     raise ConfigError("FAREBOX_DATABASE_URL", 1, problem) if node is None or chosen else node.error(problem)
 
 
-def _url(node: Node, schemes: tuple[str, ...]) -> str:
-    url = node.text()
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "mailto") and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good or re.search(r"\s", url):
-        raise node.error(f"must be a URL beginning with {' or '.join(s + ':' for s in schemes)}, not `{url[:60]}`")
-    return url
-
-
 def _size(node: Node) -> int:
     match = re.fullmatch(r"(\d{1,9})\s*(|k|M)B?", node.text(), re.ASCII)
     if match is None or not int(match[1]):
         raise node.error("must be a size such as 20MB, 500kB or a number of bytes")
     return int(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
-
-
-def _upstream(name: str, node: Node) -> UpstreamConfig:
-    kind_node = node.members().get("kind")
-    if kind_node is None:
-        raise node.error("`kind:` is missing; write `kind: openai` or `kind: demo`")
-    if kind_node.text() == "litellm":
-        raise kind_node.error("`litellm` is not supported by this release; use `kind: openai`")
-    kind = kind_node.choice(("openai", "demo"))
-    if kind == "demo":
-        node.fields(("kind",))
-        return UpstreamConfig(name, kind, output_limit="max_completion_tokens")
-    fields = node.fields(("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers"))
-    if "base_url" not in fields:
-        raise node.error('`base_url:` is missing; add e.g. base_url: "https://api.openai.com/v1"')
-    base_url = _url(fields["base_url"], ("http", "https")).rstrip("/")
-    if "?" in base_url or "#" in base_url:
-        raise fields["base_url"].error("must end with the path, without `?` or `#`: endpoints are appended to it")
-    api_key = fields["api_key"].text(empty=True) if "api_key" in fields else ""
-    if re.search(r"[^\x21-\x7e]", api_key):
-        raise fields["api_key"].error("contains spaces or characters that no header can carry; check what was pasted")
-    host = urlsplit(base_url).hostname or ""
-    native = host == "api.openai.com" or host.endswith(".openai.azure.com")
-    return UpstreamConfig(
-        name=name,
-        kind=kind,
-        base_url=base_url,
-        api_key=api_key,
-        output_limit=(
-            fields["output_limit"].choice(("max_tokens", "max_completion_tokens"))
-            if "output_limit" in fields
-            else "max_completion_tokens"
-            if native
-            else "max_tokens"
-        ),
-        timeouts=_timeouts(fields["timeouts"]) if "timeouts" in fields else Timeouts(),
-        forward_headers=_headers(fields["forward_headers"]) if "forward_headers" in fields else (),
-        # Without `api_key` there is nothing to send, as with a local model; written and empty switches off.
-        on="api_key" not in fields or bool(api_key),
-    )
-
-
-def _timeouts(node: Node) -> Timeouts:
-    fields = node.fields(("connect", "first_byte", "between_bytes", "total"))
-    return Timeouts(**{name: child.seconds() for name, child in fields.items()})
-
-
-def _headers(node: Node) -> tuple[str, ...]:
-    names = []
-    for item in node.items():
-        name = item.text().lower()
-        if not re.fullmatch(r"[a-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise item.error(f"`{name[:40]}` is no header name; write one such as `x-request-source`")
-        if name in (
-            "authorization",
-            "cookie",
-            "host",
-            "content-length",
-            "transfer-encoding",
-            "connection",
-            "x-api-key",
-        ):
-            raise item.error(f"`{name}` is never forwarded; remove it")
-        if name.startswith("x-farebox-"):
-            raise item.error("x-farebox-* headers are never forwarded; remove it")
-        names.append(name)
-    return tuple(names)
 
 
 def _model(
@@ -361,20 +279,3 @@ def _part_tokens(node: Node | None) -> dict[str, int]:
     if node:
         tokens |= {name: child.integer(0, _MOST_TOKENS) for name, child in node.fields(tokens).items()}
     return tokens
-
-
-def _buckets(node: Node | None) -> dict[str, BucketConfig]:
-    if node is None:
-        return {name: BucketConfig(name, name.capitalize()) for name in _DEFAULT_BUCKETS}
-    buckets = {}
-    for name, child in named(node).items():
-        fields = {} if child.is_null else child.fields(("title", "expires"))
-        expires = None
-        if "expires" in fields:
-            match = re.fullmatch(r"(\d{1,5})([dhy])", fields["expires"].text(), re.ASCII)
-            if match is None or not int(match[1]):
-                raise fields["expires"].error("must be a lifetime such as 90d, 12h or 1y")
-            expires = int(match[1]) * {"h": 3600.0, "d": 86400.0, "y": 365 * 86400.0}[match[2]]
-        title = fields["title"].text() if "title" in fields else title_of(name)
-        buckets[name] = BucketConfig(name, title, expires)
-    return buckets

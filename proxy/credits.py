@@ -10,8 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ledger.book import Balance
 from ledger.ledger import Ledger
-from ledger.model import Balance, Grant
+from ledger.model import ALLOWANCE, Grant, Limit
+from ledger.plans import main_allowances
+from ledger.rules import Plan
 from ledger.usage import Recorded
 from pricing.amounts import format_credits
 from proxy.caller import headers_of, identify
@@ -22,7 +25,7 @@ from proxy.jsonapi import JSON, answer, timestamp
 from proxy.price_list import rules_object
 from proxy.services import Services
 
-__all__ = ["balance_object", "grant_object", "receipt_object", "routes"]
+__all__ = ["balance_object", "grant_object", "limit_object", "receipt_object", "routes"]
 
 
 def routes(services: Services) -> list[Route]:
@@ -134,12 +137,19 @@ def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:
 
 async def balance_object(ledger: Ledger, config: Config, account: int) -> dict[str, Any]:
     """Show what an account has."""
-    balance = await ledger.balance(account, config.buckets)
+    balance = await ledger.balance(account)
     counts = {count.bucket: count for count in await ledger.bucket_counts(account)}
+    plan = config.rules.plans.get(balance.plan or "")
+    # What a plan no longer gives does not reset, though its last period may still be on.
+    renewed = [allowance.bucket for allowance in plan.allowances] if plan else []
+    periods = {bucket: balance.periods[bucket] for bucket in renewed if bucket in balance.periods}
     buckets = []
     for name in [*config.buckets, *sorted(counts.keys() - config.buckets.keys())]:
         within = [entry for entry in balance.grants if entry[0].bucket == name]
         count = counts.get(name)
+        period = periods.get(name)
+        used_up = [spent for bucket, spent in balance.used_up if bucket == name]
+        allowed = len(used_up) + sum(entry[0].source == ALLOWANCE for entry in within)
         configured = config.buckets.get(name)
         buckets.append(
             {
@@ -147,16 +157,16 @@ async def balance_object(ledger: Ledger, config: Config, account: int) -> dict[s
                 "title": configured.title if configured else name,
                 "remaining": format_credits(sum(left for _, left, _ in within)),
                 "held": format_credits(sum(held for _, _, held in within)),
-                "granted": format_credits(sum(grant.granted for grant, _, _ in within)),
-                "grants": count.grants if count else 0,
-                "exhausted": count.exhausted if count else 0,
-                "resets_at": None,
+                "granted": format_credits(sum(grant.granted for grant, _, _ in within) + sum(used_up)),
+                "grants": (count.grants if count else 0) + allowed,
+                "exhausted": (count.exhausted if count else 0) + len(used_up),
+                "resets_at": timestamp(period.ends_at) if period else None,
             }
         )
     return {
         "object": "credits.balance",
         "account": account_id(account),
-        "plan": None,
+        "plan": balance.plan,
         "timezone": balance.timezone,
         "usd_per_credit": format(config.credit.usd, "f"),
         "available": format_credits(balance.available),
@@ -164,14 +174,37 @@ async def balance_object(ledger: Ledger, config: Config, account: int) -> dict[s
         "debt": format_credits(balance.debt),
         "overdraft_limit": format_credits(balance.overdraft_limit),
         "low": _is_low(balance),
-        "monthly_limit": None,
-        "used": None,
-        "resets_at": None,
+        **_period_members(balance, plan),
         "buckets": buckets,
         "grants": [
             grant_object(account, grant, left, held, burns)
             for burns, (grant, left, held) in enumerate(balance.grants, start=1)
         ],
+    }
+
+
+def _period_members(balance: Balance, plan: Plan | None) -> dict[str, str | None]:
+    """What the plan gives in its longest period, what was spent of it, and when the next begins."""
+    main = [a.bucket for a in main_allowances(plan) if a.bucket in balance.periods]
+    if not main:
+        return {"monthly_limit": None, "used": None, "resets_at": None}
+    given = [entry for entry in balance.grants if entry[0].bucket in main and entry[0].source == ALLOWANCE]
+    used_up = sum(spent for bucket, spent in balance.used_up if bucket in main)
+    return {
+        "monthly_limit": format_credits(sum(balance.periods[bucket].granted for bucket in main)),
+        "used": format_credits(sum(grant.granted - left for grant, left, _ in given) + used_up),
+        "resets_at": timestamp(min(balance.periods[bucket].ends_at for bucket in main)),
+    }
+
+
+def limit_object(limit: Limit) -> dict[str, Any]:
+    """Show a spend limit as of now."""
+    return {
+        "credits": format_credits(limit.amount),
+        "per": limit.per,
+        "spent": format_credits(limit.spent),
+        "reserved": format_credits(limit.reserved),
+        "resets_at": timestamp(limit.ends_at),
     }
 
 

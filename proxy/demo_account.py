@@ -22,7 +22,7 @@ async def show_demo(services: Services, base: str) -> None:
     """Print the demo's key and how to use it; it is the one key ever kept in clear, in `.farebox/demo.json` (0600)."""
     key = await _key(services)
     account = (await services.people.profiles(1, None, external_id="demo"))[0].account_id
-    balance = await services.ledger.balance(account, services.config.buckets)
+    balance = await services.ledger.balance(account)
     body = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "What does Farebox do?"}]})
     sys.stdout.write(
         f"""

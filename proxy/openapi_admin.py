@@ -28,13 +28,24 @@ def admin_schemas() -> dict[str, Schema]:
 
 
 def _administration() -> dict[str, Schema]:
-    limit = answered(None, "What a key may spend.", credits=AMOUNT, per=one_of("day", "month", "ever"))
+    limit = answered(
+        None,
+        "What a key may spend; reserved: what its running calls may come to.",
+        credits=AMOUNT,
+        per=one_of("day", "month", "ever"),
+        spent=AMOUNT,
+        reserved=AMOUNT,
+        resets_at=or_null(TIME),
+    )
+    coming = answered(None, "The plan that comes, and when.", plan=or_null(TEXT), at=TIME)
+    granted = answered(None, "What it gives at once.", bucket=TEXT, credits=AMOUNT, expires_at=TIME)
     key = {
         "id": id_of("key"),
         "account": id_of("acct"),
         "name": or_null(TEXT),
         "app": or_null(TEXT),
         "operations": {"anyOf": [list_of(TEXT), {"type": "null"}]},
+        "operation": or_null(TEXT),
         "limit": {"anyOf": [limit, {"type": "null"}]},
         "prefix": TEXT,
         "status": one_of("active", "revoked"),
@@ -52,6 +63,7 @@ def _administration() -> dict[str, Schema]:
             external_id=or_null(TEXT),
             kind=one_of("user", "team"),
             plan=or_null(TEXT),
+            next_plan={"anyOf": [coming, {"type": "null"}]},
             timezone=TEXT,
             overdraft_limit=AMOUNT,
             status=one_of("active", "suspended", "closed"),
@@ -59,6 +71,17 @@ def _administration() -> dict[str, Schema]:
         ),
         "Key": answered("key", "A key, without its secret.", **key),
         "NewKey": answered("key", "A key with its secret.", **key, key=secret),
+        "PlanChange": answered(
+            "plan_change",
+            "What a change of plan would do: up at once, down when the longest period has ended.",
+            account=id_of("acct"),
+            from_=or_null(TEXT),
+            to=or_null(TEXT),
+            effective_at=TIME,
+            immediate=FLAG,
+            grants=list_of(granted),
+        ),
+        "Clock": answered("clock", "A test clock: the time of the accounts bound to it.", id=id_of("clock"), now=TIME),
         "Refund": answered(
             "credits.refund",
             "What of a charge was given back.",
@@ -134,7 +157,6 @@ def _commands() -> dict[str, Schema]:
     account: dict[str, Schema] = {
         "name": said(),
         "email": said(),
-        "external_id": said(),
         "plan": said(),
     }
     return {
@@ -142,6 +164,8 @@ def _commands() -> dict[str, Schema]:
             "An account to be made.",
             ("name",),
             **account,
+            external_id=said(),
+            clock=said(),
             timezone=zone,
             overdraft_limit=amount,
             kind=one_of("user", "team"),
@@ -160,9 +184,13 @@ def _commands() -> dict[str, Schema]:
             name=said(),
             app=said(),
             operations={**list_of(TEXT), "minItems": 1, "maxItems": 100},
+            operation=said(),
             limit=limit,
             reason=reason,
         ),
+        "PlanPreview": sent("A plan to be tried; null for none.", plan=said()),
+        "ClockCreate": sent("A test clock to be made.", ("now",), now=TIME, reason=reason),
+        "ClockAdvance": sent("What a test clock is to show.", ("to",), to=TIME, reason=reason),
         "GrantCreate": sent(
             "Credits to be granted.",
             ("bucket", "credits"),

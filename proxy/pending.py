@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from ledger.commands import Settle, Void
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
-from ledger.model import Outcome
+from ledger.outcomes import Outcome
 
 __all__ = ["Pending"]
 

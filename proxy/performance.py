@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import aclosing, suppress
 
 from ledger.errors import LedgerError
-from ledger.model import Ended
+from ledger.outcomes import Ended
 from pricing.usage import Usage
 from proxy.admission import Admitted, count_input
 from proxy.charge import Charge
@@ -55,7 +55,13 @@ class Performance:
         self.terms = admitted.terms
         self.account = account
         self.charge = Charge(
-            services.ledger, services.pending, account, admitted.held, admitted.terms.card, admitted.memo
+            services.ledger,
+            services.pending,
+            account,
+            admitted.held,
+            admitted.terms.card,
+            admitted.memo,
+            admitted.terms.run,
         )
         self.called = False
         self.ended: Ended | None = None

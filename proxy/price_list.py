@@ -41,6 +41,7 @@ def _operation(config: Config, name: str, price: OperationPrice) -> dict[str, An
         "model": operation.model,
         "class": operation.klass,
         "multiply": price.multiply_text or None,
+        "per": "run" if price.per_run else None,
         "typical": list(operation.typical) if operation.typical else None,
         **rules_object(price.rules, price.least, price.most),
     }

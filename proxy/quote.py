@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ledger.model import Balance
+from ledger.book import Balance
+from ledger.caps import free_of
 from pricing.amounts import format_credits
 from pricing.rating import rate
 from pricing.table import RateCard
@@ -18,6 +19,7 @@ from proxy.endpoints import CHAT, METERED
 from proxy.errors import bad_request, not_supported
 from proxy.jsonapi import answer, read_fields
 from proxy.operations import chat
+from proxy.plans import not_in_plan
 from proxy.serve import find_model
 from proxy.services import Services
 
@@ -42,11 +44,16 @@ def routes(services: Services) -> list[Route]:
         call = chat.parse(fields.written("body"))
         model = find_model(config, call.model)
         operation = operation_of(config, caller, headers, endpoint, model)
-        terms = terms_of(call, model, config.card(model.name, operation, call.attributes), headers)
-        balance = await services.ledger.balance(caller.account_id, config.buckets)
+        terms = terms_of(call, model, config.card(model.name, operation, call.attributes), headers, None)
+        balance = await services.ledger.balance(caller.account_id)
+        if (plans := config.plans_with.get(model.name)) is not None and balance.plan not in plans:
+            raise not_in_plan(model.name, balance.plan, config.plans)
         counted = (await count_input(services.counter, call, model)).total
         headroom, unheld = _headroom(balance)
-        if terms.cost() * COUNT_BEYOND > balance.available:
+        limits = await services.ledger.limits(caller.account_id)
+        for limit in (limits[scope] for scope in caller.scopes if scope in limits):
+            headroom, unheld = min(headroom, free_of(limit)), min(unheld, free_of(limit, reserved=False))
+        if terms.cost() * COUNT_BEYOND > balance.available or terms.cost() > headroom:
             terms = replace(terms, input_tokens=min(terms.input_tokens, counted))
             if terms.cost() > unheld:
                 terms = terms.shortened(unheld) or terms

@@ -26,6 +26,7 @@ from proxy.caller import (
     read_body,
     recorded_header,
     refuse_later_headers,
+    run_of,
 )
 from proxy.charge import ledger_refusal
 from proxy.config import Config, ModelConfig
@@ -118,6 +119,7 @@ class _PaidCall:
         )
         operation = operation_of(self._config, caller, headers, CHAT, model)
         card = self._config.card(model.name, operation, call.attributes)
+        run, run_limit = run_of(headers)
         memo = CallMemo(
             endpoint=CHAT,
             model=model.name,
@@ -125,7 +127,7 @@ class _PaidCall:
             operation=operation,
             app=caller.app,
             thread=recorded_header(headers, b"x-farebox-thread"),
-            run=recorded_header(headers, b"x-farebox-run"),
+            run=run,
             key=object_id("key", caller.key_id, caller.account_id),
             price_version=self._config.table.version,
             shortened_to=None,
@@ -133,8 +135,8 @@ class _PaidCall:
             retry_count=_retry_count(headers),
             messages=len(call.messages),
         )
-        terms = terms_of(call, model, card, headers)
-        admitted = await admit(services, caller.account_id, self._own_id, terms, memo, call, model)
+        terms = terms_of(call, model, card, headers, run if card.per_run else None)
+        admitted = await admit(services, self._config, caller, self._own_id, terms, memo, call, model, run_limit)
         self._performance = performance = Performance(
             services,
             headers,

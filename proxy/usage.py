@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from ledger.book import Balance
+from ledger.calendar import local_date, midnight
+from ledger.ids import microseconds
 from ledger.ledger import Ledger
+from ledger.plans import main_allowances
 from ledger.usage import MEMBERS, Recorded, Which
 from pricing.amounts import format_credits
 from proxy.caller import headers_of, identify
+from proxy.config import Config
 from proxy.credits import receipt_object
 from proxy.errors import bad_request
 from proxy.ids import account_id, object_id, parse_object
@@ -144,12 +147,10 @@ async def usage_summary(services: Services, request: Request, account: int | Non
     period = request.query_params.get("period", "current")
     if period not in ("current", "all"):
         raise bad_request("`period` must be current or all", "period", status=422)
-    zone = "UTC"
-    if account is not None:
-        zone = (await services.ledger.balance(account, ())).timezone
+    balance = await services.ledger.balance(account) if account is not None else None
+    zone = balance.timezone if balance is not None else "UTC"
     if which.since is None and which.until is None and period == "current":
-        start = datetime.now(ZoneInfo(zone)).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        which = Which(account, which.members, int(start.timestamp()) * 1_000_000, None)
+        which = Which(account, which.members, _period_start(services.config, balance), None)
     totals = await services.ledger.summary(which, by, timezone=zone)
     keys = [total.key or "" for total in totals]
     first = 0 if after is None else keys.index(after) + 1 if after in keys else len(keys)
@@ -159,6 +160,15 @@ async def usage_summary(services: Services, request: Request, account: int | Non
     ]
     more = first + limit < len(totals)
     return JSON({"object": "list", "data": rows, "has_more": more, "next": keys[first + limit - 1] if more else None})
+
+
+def _period_start(config: Config, balance: Balance | None) -> int:
+    """When the current period began: that of the plan's longest allowance, else the month in the account's zone."""
+    if balance is None:
+        return midnight("UTC", local_date("UTC", microseconds(), day=1))
+    plan = config.rules.plans.get(balance.plan or "")
+    starts = [balance.periods[a.bucket].starts_at for a in main_allowances(plan) if a.bucket in balance.periods]
+    return min(starts, default=midnight(balance.timezone, local_date(balance.timezone, balance.at, day=1)))
 
 
 async def statement_answer(services: Services, request: Request, account: int) -> Response:

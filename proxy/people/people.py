@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, or_, select
 
 from proxy.database import Database
+from proxy.ids import object_id
 from proxy.people.tables import AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, SettingRow
 
-__all__ = ["Caller", "ExternalIdTaken", "People", "Profile", "digest"]
+__all__ = ["Caller", "ExternalIdTaken", "People", "Profile", "digest", "key_scope"]
 
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 40
@@ -25,7 +26,10 @@ _ADMIN_SETTING = "admin_key_digest"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever a key stands for; operations: all that it may be used for, None for any; operation: its default."""
+    """Whoever a key stands for.
+
+    operations: all that it may be used for, None for any; operation: its default. scopes: whose spend limits count.
+    """
 
     account_id: int
     key_id: int
@@ -33,6 +37,12 @@ class Caller:
     digest: bytes
     operations: tuple[str, ...] | None = None
     operation: str | None = None
+    scopes: tuple[str, ...] = ()
+
+
+def key_scope(key_id: int, account_id: int) -> str:
+    """The scope of a key's spend limit: what the key is called."""
+    return "key:" + object_id("key", key_id, account_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +236,8 @@ def _find_caller(session: Session, wanted: bytes) -> Caller | None:
     if row is None or row.revoked_at is not None:
         return None
     operations = tuple(json.loads(row.operations)) if row.operations else None
-    return Caller(row.account_id, row.key_id, row.app, wanted, operations, row.operation)
+    scopes = (key_scope(row.key_id, row.account_id),)
+    return Caller(row.account_id, row.key_id, row.app, wanted, operations, row.operation, scopes)
 
 
 def _profile(row: AccountRow) -> Profile:

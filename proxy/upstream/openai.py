@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 import aiohttp
 from yarl import URL
 
-from proxy.config import UpstreamConfig
+from proxy.upstream.config import UpstreamConfig
 from proxy.upstream.upstream import UpstreamFailed
 
 __all__ = ["OpenAIUpstream"]

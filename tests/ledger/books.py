@@ -6,10 +6,11 @@ import copy
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Protocol
 
-from ledger.burn import BucketOrder
+from ledger.book import Balance, Book
 from ledger.commands import Command
 from ledger.engine import apply, balance
 from ledger.loading import load_books
@@ -18,20 +19,21 @@ from ledger.model import (
     BREAKAGE,
     DEBT,
     ISSUE,
+    NEVER,
     OVERDRAFT,
     REVENUE,
     SALE,
-    Balance,
-    Book,
-    Ended,
     Grant,
     Leg,
-    Outcome,
+    Limit,
     PaidBack,
     PaidFrom,
-    Refunded,
+    Period,
+    Run,
     Transfer,
 )
+from ledger.outcomes import Ended, Outcome, Refunded
+from ledger.rules import Rules
 from ledger.store import Store
 
 ACCOUNT = 7
@@ -52,7 +54,8 @@ class Lot:
 class Page:
     """All that is recorded of one account.
 
-    holds: legs by hold id; receipts: how holds ended, `available` left out; refunds: by hold id.
+    holds: legs by hold id; reserved: their amounts and the spend limits that they are under, as (scope, label).
+    receipts: how holds ended, `available` left out; refunds: by hold id. limits: by scope; runs: by run and operation.
     """
 
     status: str
@@ -64,6 +67,13 @@ class Page:
     transfers: list[Transfer]
     receipts: Mapping[int, Ended]
     refunds: Mapping[int, tuple[Refunded, ...]]
+    reserved: Mapping[int, tuple[int, tuple[tuple[str, int], ...]]] = field(default_factory=dict)
+    plan: str | None = None
+    next_plan: str | None = None
+    next_plan_at: int = NEVER
+    periods: Mapping[str, Period] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    runs: Mapping[tuple[str, str], Run] = field(default_factory=dict)
 
     def moved(self, *, source: int | None = None, target: int | None = None, request: int | None = None) -> int:
         """Sum the transfers that match, in nanocredits."""
@@ -88,9 +98,9 @@ class Page:
 class AnyLedger(Protocol):
     """What a test drives: commands go in, the page is read back."""
 
-    def do(self, command: Command, order: BucketOrder, now: int) -> Outcome: ...
+    def do(self, command: Command, rules: Rules, now: int) -> Outcome: ...
     def page(self) -> Page: ...
-    def balance(self, order: BucketOrder, now: int) -> Balance: ...
+    def balance(self, rules: Rules, now: int) -> Balance: ...
 
 
 class EngineLedger:
@@ -99,9 +109,9 @@ class EngineLedger:
     def __init__(self) -> None:
         self.book = Book(ACCOUNT)
 
-    def do(self, command: Command, order: BucketOrder, now: int) -> Outcome:
+    def do(self, command: Command, rules: Rules, now: int) -> Outcome:
         book = copy.deepcopy(self.book) if command.account_id == ACCOUNT else Book(command.account_id)
-        outcome = apply(book, command, order, now)
+        outcome = apply(book, command, rules, now)
         if command.account_id == ACCOUNT:
             self.book = book
         return outcome
@@ -127,10 +137,17 @@ class EngineLedger:
             transfers=list(book.transfers),
             receipts={hold_id: replace(ended, available=0) for hold_id, ended in book.ended.items()},
             refunds=dict(book.refunds),
+            reserved={hold_id: (hold.amount, hold.limits) for hold_id, hold in book.holds.items()},
+            plan=book.plan,
+            next_plan=book.next_plan,
+            next_plan_at=book.next_plan_at,
+            periods=dict(book.periods),
+            limits=dict(book.limits),
+            runs=dict(book.runs),
         )
 
-    def balance(self, order: BucketOrder, now: int) -> Balance:
-        return balance(copy.deepcopy(self.book), order, now)
+    def balance(self, rules: Rules, now: int) -> Balance:
+        return balance(copy.deepcopy(self.book), rules, now)
 
 
 class SqliteLedger:
@@ -140,15 +157,15 @@ class SqliteLedger:
         self.store = quick_store(path)
         self._reader = sqlite3.connect(path, isolation_level=None)
 
-    def do(self, command: Command, order: BucketOrder, now: int) -> Outcome:
-        (outcome,) = self.store.transact([command], order, now)
+    def do(self, command: Command, rules: Rules, now: int) -> Outcome:
+        (outcome,) = self.store.transact([command], rules, now)
         return outcome
 
     def page(self) -> Page:
         return read_page(self._reader, ACCOUNT)
 
-    def balance(self, order: BucketOrder, now: int) -> Balance:
-        return balance(load_books(self._reader.cursor(), [ACCOUNT])[ACCOUNT], order, now)
+    def balance(self, rules: Rules, now: int) -> Balance:
+        return balance(load_books(self._reader.cursor(), [ACCOUNT])[ACCOUNT], rules, now)
 
     def close(self) -> None:
         self._reader.close()
@@ -167,8 +184,10 @@ def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
     """Read all that a ledger file records of an account; an account that does not exist is a page of nothing."""
     key = (account_id,)
     account = connection.execute(
-        "SELECT status, debt, overdraft_held, next_due_at FROM ledger_account WHERE account_id = ?", key
-    ).fetchone() or ("active", 0, 0, 2**63 - 1)
+        "SELECT status, debt, overdraft_held, next_due_at, plan, next_plan, next_plan_at, periods FROM ledger_account"
+        " WHERE account_id = ?",
+        key,
+    ).fetchone() or ("active", 0, 0, NEVER, None, None, NEVER, None)
     lots = {}
     for left, held, lost, voided_at, *columns in connection.execute(
         "SELECT balance, held, lost, voided_at, grant_id, bucket, source, paid, granted, effective_at, expires_at,"
@@ -177,13 +196,15 @@ def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
     ):
         lots[columns[0]] = Lot(Grant(*columns), left, held, lost, voided_at)
     receipts = {}
-    for hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late in connection.execute(
-        "SELECT hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late FROM ledger_receipt"
+    for hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late, under in connection.execute(
+        "SELECT hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late, limits FROM ledger_receipt"
         " WHERE account_id = ? ORDER BY hold_id",
         key,
     ):
         paid = tuple(PaidFrom(*item) for item in json.loads(paid_from))
-        receipts[hold_id] = Ended(hold_id, status, charged, paid, debt, memo, created_at, ended_at, 0, bool(late))
+        receipts[hold_id] = Ended(
+            hold_id, status, charged, paid, debt, memo, created_at, ended_at, 0, bool(late), _pairs(under)
+        )
     refunds: dict[int, tuple[Refunded, ...]] = {}
     for refund_id, hold_id, amount, to, reduced, reason, at in connection.execute(
         "SELECT refund_id, hold_id, amount, paid_to, debt_reduced, reason, created_at FROM ledger_refund"
@@ -193,7 +214,25 @@ def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
         paid_to = tuple(PaidBack(*item) for item in json.loads(to))
         made = Refunded(refund_id, hold_id, amount, paid_to, reduced, reason, at)
         refunds[hold_id] = (*refunds.get(hold_id, ()), made)
-    status, debt, overdraft_held, next_due_at = account
+    reserved = {
+        hold_id: (amount, _pairs(under))
+        for hold_id, amount, under in connection.execute(
+            "SELECT hold_id, amount, limits FROM ledger_hold WHERE account_id = ? ORDER BY hold_id", key
+        )
+    }
+    limits = {
+        row[0]: Limit(*row)
+        for row in connection.execute(
+            "SELECT scope, amount, per, label, ends_at, spent, reserved FROM ledger_limit WHERE account_id = ?", key
+        )
+    }
+    runs = {
+        (run, operation): Run(raw, charged)
+        for run, operation, raw, charged in connection.execute(
+            "SELECT run, operation, raw, charged FROM ledger_run WHERE account_id = ?", key
+        )
+    }
+    status, debt, overdraft_held, next_due_at, plan, next_plan, next_plan_at, periods = account
     return Page(
         status=status,
         debt=debt,
@@ -216,7 +255,18 @@ def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
         ],
         receipts=receipts,
         refunds=refunds,
+        reserved=reserved,
+        plan=plan,
+        next_plan=next_plan,
+        next_plan_at=next_plan_at,
+        periods={bucket: Period(*period) for bucket, period in json.loads(periods or "{}").items()},
+        limits=limits,
+        runs=runs,
     )
+
+
+def _pairs(text: str | None) -> tuple[tuple[str, int], ...]:
+    return tuple((scope, label) for scope, label in json.loads(text or "[]"))
 
 
 def assert_lawful(page: Page) -> None:
@@ -265,6 +315,44 @@ def assert_lawful(page: Page) -> None:
     spent = sum(transfer.amount for transfer in page.transfers if transfer.kind in ("charge", "debt"))
     assert spent == sum(ended.charged for ended in page.receipts.values())
     _assert_refunds_lawful(page)
+    _assert_periods_lawful(page)
+    _assert_limits_lawful(page)
+
+
+def periods_granted(page: Page, bucket: str) -> list[tuple[int, Grant]]:
+    """List what the periods of a bucket's allowance began with, by label; upgrades within them are left out."""
+    keys = [((lot.grant.source_key or "").split("/"), lot.grant) for lot in page.lots.values()]
+    return sorted((int(key[2]), grant) for key, grant in keys if len(key) == 3 and key[:2] == ["allowance", bucket])
+
+
+def _assert_periods_lawful(page: Page) -> None:
+    for bucket, period in page.periods.items():
+        granted = periods_granted(page, bucket)
+        for (label, grant), (later_label, later) in pairwise(granted):
+            assert label < later_label
+            assert grant.expires_at <= later.effective_at, "two periods of one allowance overlap"
+        last_label, last = granted[-1]
+        assert (period.label, period.starts_at, period.ends_at) == (last_label, last.effective_at, last.expires_at)
+        key = f"allowance/{bucket}/{period.label}"
+        given = [lot.grant for lot in page.lots.values() if f"{lot.grant.source_key}/".startswith(f"{key}/")]
+        assert period.granted == sum(grant.granted for grant in given) <= max(period.entitled, last.granted)
+        assert all(grant.expires_at == period.ends_at for grant in given)
+    assert page.next_due_at <= page.next_plan_at
+    assert all(lot.grant.bucket in page.periods for lot in page.lots.values() if lot.grant.source == "allowance")
+
+
+def _assert_limits_lawful(page: Page) -> None:
+    for scope, limit in page.limits.items():
+        held = [amount for amount, under in page.reserved.values() if (scope, limit.label) in under]
+        assert limit.reserved == sum(held), "what is reserved at a spend limit is not what open holds may spend"
+        charged = sum(ended.charged for ended in page.receipts.values() if (scope, limit.label) in ended.limits)
+        refunded = sum(
+            made.amount
+            for hold_id, refunds in page.refunds.items()
+            for made in refunds
+            if (scope, limit.label) in page.receipts[hold_id].limits
+        )
+        assert limit.spent == charged - refunded
 
 
 def _assert_refunds_lawful(page: Page) -> None:

@@ -11,9 +11,9 @@ import random
 import sys
 
 from ledger.ledger import Ledger
-from ledger.model import Held
+from ledger.outcomes import Held
 from tests.ledger.books import receipt_memo
-from tests.ledger.running import BUCKETS, held
+from tests.ledger.running import BUCKETS, RULES, held
 
 _ACCOUNTS = (1, 2, 3)
 _CREDITS = 1_000_000
@@ -40,7 +40,7 @@ async def call(ledger: Ledger, account: int, chance: random.Random) -> None:
 
 
 async def main(path: str) -> None:
-    ledger = await Ledger.open(path, lambda: BUCKETS, owner="the one that will be killed")
+    ledger = await Ledger.open(path, lambda: RULES, owner="the one that will be killed")
     for account in _ACCOUNTS:
         await ledger.open_account(account)
         for bucket in BUCKETS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ledger.commands import Adjust, IssueGrant, PlaceHold, Refund
+from ledger.model import NEVER
 
 ORDER = {"daily": 0, "bonus": 1, "paid": 2}
 
@@ -77,7 +78,9 @@ class Model:
         if key is not None:
             self.keys[key] = command.grant_id
         start = self.now if command.effective_at is None else command.effective_at
-        repaid = self.add(command.grant_id, command.bucket, command.amount, command.expires_at, command.paid, start)
+        repaid = self.add(
+            command.grant_id, command.bucket, command.amount, _time(command.expires_at), command.paid, start
+        )
         return command.grant_id, repaid, True
 
     def add(self, grant_id: int, bucket: str, amount: int, expires_at: int, paid: bool, start: int) -> int:
@@ -152,7 +155,9 @@ class Model:
         if command.amount > 0:
             reduced = min(self.debt, command.amount)
             self.debt -= reduced
-            self.add(command.grant_id, command.bucket, command.amount - reduced, command.expires_at, False, self.now)
+            self.add(
+                command.grant_id, command.bucket, command.amount - reduced, _time(command.expires_at), False, self.now
+            )
             return -reduced, command.amount - reduced, []
         taken = self.burnable()[: -command.amount]
         for credit in taken:
@@ -178,5 +183,10 @@ class Model:
             else:
                 credit.come_back()
                 lots.append(credit.lot)
-        self.add(command.refund_id, command.bonus_bucket, bonus, command.bonus_expires_at, False, self.now)
+        self.add(command.refund_id, command.bonus_bucket, bonus, _time(command.bonus_expires_at), False, self.now)
         return reduced, lots + [command.refund_id] * bonus
+
+
+def _time(expires_at: int | None) -> int:
+    """No bucket of these tests has a default lifetime."""
+    return NEVER if expires_at is None else expires_at

@@ -12,12 +12,14 @@ from contextlib import asynccontextmanager, closing
 from ledger.commands import Adjust, Command, IssueGrant, OpenAccount, PlaceHold, Refund, Settle, Void, VoidGrant
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
-from ledger.model import NEVER, Ended, Held, Issued, Outcome
+from ledger.model import NEVER
+from ledger.outcomes import Ended, Held, Issued, Outcome
+from ledger.rules import Rules
 from tests.ledger.books import Page, read_page, receipt_memo
 from tests.ledger.words import microseconds_at
 
 BUCKETS = ("daily", "bonus", "paid")
-ORDER = {bucket: rank for rank, bucket in enumerate(BUCKETS)}
+RULES = Rules({bucket: rank for rank, bucket in enumerate(BUCKETS)})
 NOON = microseconds_at("2026-11-21 12:00")
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -35,7 +37,7 @@ class Clock:
 
 
 class Gate:
-    """Tells the burn-down order, which the writer asks for once a batch; while shut, the writer waits."""
+    """Tells the rules, which the writer asks for once a batch; while shut, the writer waits."""
 
     def __init__(self) -> None:
         self.batches = 0
@@ -43,11 +45,11 @@ class Gate:
         self._open = threading.Event()
         self._open.set()
 
-    def __call__(self) -> Sequence[str]:
+    def __call__(self) -> Rules:
         self.batches += 1
         self._reached.set()
         assert self._open.wait(WAIT_SECONDS), "nobody opened the gate"
-        return BUCKETS
+        return RULES
 
     def shut(self) -> None:
         self._reached.clear()
@@ -102,13 +104,14 @@ async def running(
     clock: Callable[[], int],
     *,
     gate: Gate | None = None,
+    rules: Rules = RULES,
     owner: str = "test",
     most_waiting: int = 4096,
     orphan_memo: Callable[[bytes], bytes] = bytes,
 ) -> AsyncIterator[Ledger]:
     """Open a ledger for the length of a block."""
     ledger = await Ledger.open(
-        path, gate or Gate(), owner=owner, clock=clock, most_waiting=most_waiting, orphan_memo=orphan_memo
+        path, gate or (lambda: rules), owner=owner, clock=clock, most_waiting=most_waiting, orphan_memo=orphan_memo
     )
     try:
         yield ledger

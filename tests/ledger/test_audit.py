@@ -14,7 +14,7 @@ from ledger.commands import IssueGrant, OpenAccount
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.model import NEVER
 from tests.ledger.books import quick_store, read_page
-from tests.ledger.running import BUCKETS, HOUR, NOON, ORDER, Clock, Life, held, running, settled
+from tests.ledger.running import HOUR, NOON, RULES, Clock, Life, held, running, settled
 
 BOUNDS = "0 <= held <= balance <= granted, and nothing left is closed"
 VOIDED = "a voided grant has nothing but what is held, and the rest went where it came from"
@@ -231,11 +231,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "ledger.db"
     store = quick_store(str(path))
     life = Life(seed=5)
-    store.transact(life.openings(), ORDER, life.now)
+    store.transact(life.openings(), RULES, life.now)
     for _ in range(120):
         for command in [life.next() for _ in range(8)]:
             try:
-                (outcome,) = store.transact([command], ORDER, life.now)
+                (outcome,) = store.transact([command], RULES, life.now)
             except LedgerError:
                 continue
             life.note(outcome, command)
@@ -251,7 +251,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
             IssueGrant(6, 1, "daily", 100, expires_at=life.now + HOUR),
             held(6, 11, 30),
         ],
-        ORDER,
+        RULES,
         life.now,
     )
     store.close()
@@ -292,6 +292,9 @@ def test_a_sound_ledger_is_clean(sound: Path) -> None:
         NODES,
         EXPIRY,
         LAW,
+        "no two periods of one allowance overlap",
+        "nothing is reserved at a spend limit but by open holds",
+        "renewal is noted for every account that is to be renewed",
     }
     with closing(sqlite3.connect(sound)) as connection:
         pages = [read_page(connection, account) for account in range(1, 7)]
@@ -369,4 +372,4 @@ async def test_a_running_ledger_can_be_audited(tmp_path: Path) -> None:
         await ledger.hold(held(1, 12, 90))
         await ledger.hold(held(1, 13, 0))
         assert audit(path).findings == []
-        assert (await ledger.balance(1, BUCKETS, NOON)).held == 120
+        assert (await ledger.balance(1, NOON)).held == 120

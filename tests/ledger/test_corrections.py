@@ -10,9 +10,10 @@ import pytest
 from ledger.audit import audit
 from ledger.commands import Adjust, Command, IssueGrant, OpenAccount, Refund, VoidGrant
 from ledger.errors import Conflict, UnknownAccount, UnknownGrant, UnknownHold
-from ledger.model import DEBT, Held, Issued, PaidBack, Refunded, RefundRefused, Refused, Voided
+from ledger.model import DEBT, PaidBack
+from ledger.outcomes import Held, Issued, Refunded, RefundRefused, Refused, Voided
 from tests.ledger.books import assert_lawful, quick_store, read_page, receipt_memo
-from tests.ledger.running import BUCKETS, HOUR, NOON, ORDER, Clock, held, page_of, running, settled, voided
+from tests.ledger.running import HOUR, NOON, RULES, Clock, held, page_of, running, settled, voided
 
 
 async def test_a_void_outlives_the_process(path: str) -> None:
@@ -25,7 +26,7 @@ async def test_a_void_outlives_the_process(path: str) -> None:
         clock.now += 1
         first = await ledger.void_grant(1, pack.grant_id, "charged back")
         again = await ledger.void_grant(1, pack.grant_id, "charged back")
-        balance = await ledger.balance(1, BUCKETS)
+        balance = await ledger.balance(1)
     assert first == Voided(pack, 60, 40, NOON + 1)
     assert again == Voided(pack, 0, 40, NOON + 1, new=False)
     assert (balance.available, balance.held, balance.grants) == (0, 0, [])
@@ -119,9 +120,9 @@ async def test_a_refunds_own_grant_expires_when_it_is_told_to(path: str) -> None
         made = await ledger.refund(
             1, 11, 20, "ours", bonus_bucket="bonus", operator_fault=True, bonus_expires_at=clock.now + HOUR
         )
-        ((grant, left, _),) = (await ledger.balance(1, BUCKETS)).grants
+        ((grant, left, _),) = (await ledger.balance(1)).grants
         clock.now += HOUR
-        assert (await ledger.balance(1, BUCKETS)).available == 0
+        assert (await ledger.balance(1)).available == 0
     assert isinstance(made, Refunded)
     assert (grant.grant_id, grant.bucket, grant.source, grant.paid, left) == (
         made.refund_id,
@@ -141,7 +142,7 @@ async def test_an_account_is_changed_in_parts(path: str) -> None:
         await ledger.set_account(1, status="active", overdraft_limit=20)
         await ledger.set_account(1, timezone="Asia/Tokyo")
     async with running(path, Clock()) as ledger:
-        balance = await ledger.balance(1, BUCKETS)
+        balance = await ledger.balance(1)
         assert (balance.status, balance.timezone, balance.overdraft_limit) == ("active", "Asia/Tokyo", 20)
         assert isinstance(await ledger.hold(held(1, 11, 20)), Held)
 
@@ -167,8 +168,8 @@ def test_corrections_meet_in_one_batch(path: str) -> None:
         voided(1, 13),
     ]
     together, apart = quick_store(path), quick_store(path + "-apart")
-    outcomes = together.transact(commands, ORDER, NOON)
-    assert outcomes == [apart.transact([command], ORDER, NOON)[0] for command in commands]
+    outcomes = together.transact(commands, RULES, NOON)
+    assert outcomes == [apart.transact([command], RULES, NOON)[0] for command in commands]
     assert [type(outcome) for outcome in outcomes].count(Issued) == 2
     with closing(sqlite3.connect(path)) as first, closing(sqlite3.connect(path + "-apart")) as second:
         page = read_page(first, 1)
@@ -193,7 +194,7 @@ async def test_a_file_of_the_first_release_is_brought_up_to_date(path: str) -> N
         connection.execute("DROP TABLE ledger_refund")
         connection.execute("DROP INDEX ledger_receipt_orphan")
     async with running(path, Clock()) as ledger:
-        assert (await ledger.balance(1, BUCKETS)).available == 60
+        assert (await ledger.balance(1)).available == 60
         assert isinstance(await ledger.refund(1, 11, 15, "late", bonus_bucket="bonus"), Refunded)
         assert (await ledger.void_grant(1, grant.grant_id, "why")).amount == 75
         assert await ledger.orphans(5) == []

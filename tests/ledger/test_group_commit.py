@@ -11,10 +11,11 @@ from ledger.audit import audit
 from ledger.commands import Command, OpenAccount, Void
 from ledger.commit import GroupCommit
 from ledger.errors import Conflict, LedgerError, LedgerUnavailable, Overloaded, UnknownAccount, UnknownHold
-from ledger.model import REVENUE, Ended, Held, Outcome, Refused
+from ledger.model import REVENUE
+from ledger.outcomes import Ended, Held, Outcome, Refused
 from tests.ledger.books import assert_lawful, quick_store, receipt_memo
 from tests.ledger.running import (
-    ORDER,
+    RULES,
     WAIT_SECONDS,
     Clock,
     Gate,
@@ -36,11 +37,11 @@ async def test_a_batch_is_as_good_as_one_by_one(tmp_path: Path, seed: int, fault
     """A busy life committed in batches gives the outcomes, errors and pages of the same life committed singly."""
     life, clock, gate = Life(seed), Clock(), Gate()
     single, grouped = quick_store(str(tmp_path / "single.db")), quick_store(str(tmp_path / "grouped.db"))
-    commit = GroupCommit(grouped, lambda: ORDER if gate() else {}, clock, 1000)
+    commit = GroupCommit(grouped, lambda: gate() and RULES, clock, 1000)
 
     def do(command: Command) -> Outcome | LedgerError:
         try:
-            (outcome,) = single.transact([command], ORDER, life.now)
+            (outcome,) = single.transact([command], RULES, life.now)
         except LedgerError as error:
             return error
         life.note(outcome, command)

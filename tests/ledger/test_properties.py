@@ -26,23 +26,13 @@ from ledger.commands import (
     VoidGrant,
 )
 from ledger.errors import Conflict
-from ledger.model import (
-    NEVER,
-    OVERDRAFT,
-    AccountSet,
-    Adjusted,
-    Ended,
-    Held,
-    Issued,
-    Outcome,
-    Refunded,
-    RefundRefused,
-    Refused,
-    Voided,
-)
+from ledger.model import NEVER, OVERDRAFT
+from ledger.outcomes import AccountSet, Adjusted, Ended, Held, Issued, Outcome, Refunded, RefundRefused, Refused, Voided
+from ledger.rules import Rules
 from tests.ledger.books import ACCOUNT, EngineLedger, SqliteLedger, assert_lawful, receipt_memo
 from tests.ledger.per_credit import ORDER, Model
 
+_RULES = Rules(ORDER)
 _BUCKETS = ("daily", "bonus", "paid", "unlisted")
 _WAYS = st.sampled_from(("original", "original", "bonus", "fault"))
 _HOUR = 3_600_000_000
@@ -70,7 +60,7 @@ class RandomLife(RuleBasedStateMachine):
             self.issue(_BUCKETS[place % 4], amount, place % 2 == 1, None, (24, 48, None)[place % 3], None)
 
     def do(self, command: Command) -> Outcome:
-        outcome = self.engine.do(command, ORDER, self.model.now)
+        outcome = self.engine.do(command, _RULES, self.model.now)
         self.batch.append(command)
         self.answers.append(outcome)
         return outcome
@@ -86,7 +76,7 @@ class RandomLife(RuleBasedStateMachine):
 
     @rule()
     def commit(self) -> None:
-        assert self.sqlite.store.transact(self.batch, ORDER, self.model.now) == self.answers
+        assert self.sqlite.store.transact(self.batch, _RULES, self.model.now) == self.answers
         self.batch, self.answers = [], []
 
     @rule(status=st.sampled_from(("active",) * 12 + ("suspended",) * 3 + ("closed",)))
@@ -234,7 +224,7 @@ class RandomLife(RuleBasedStateMachine):
 
     @invariant()
     def the_engine_agrees_with_the_model(self) -> None:
-        seen = self.engine.balance(ORDER, self.model.now)
+        seen = self.engine.balance(_RULES, self.model.now)
         assert (seen.available, seen.debt, seen.status) == (self.model.available(), self.model.debt, self.model.status)
         live: Counter[int] = Counter()
         held: Counter[int] = Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import event
@@ -14,9 +15,10 @@ from ledger.commands import Command, IssueGrant, OpenAccount
 from ledger.errors import UnknownAccount
 from ledger.model import PaidFrom
 from ledger.queries import BucketCount, Queries
+from ledger.rules import Allowance, Plan, Rules
 from ledger.store import Store
 from tests.ledger.books import receipt_memo
-from tests.ledger.running import BUCKETS, HOUR, NOON, ORDER, Clock, held, page_of, running, settled
+from tests.ledger.running import HOUR, NOON, RULES, Clock, held, page_of, running, settled
 
 Meanwhile = Callable[[Command], None]
 
@@ -29,13 +31,13 @@ async def test_a_balance_is_read_as_of_now_and_nothing_is_written(path: str) -> 
         pack = await ledger.issue(1, "paid", 50, paid=True)
         await ledger.hold(held(1, 11, 60))
         before = page_of(path, 1)
-        now = await ledger.balance(1, BUCKETS, NOON)
-        last = await ledger.balance(1, BUCKETS, NOON + HOUR - 1)
-        later = await ledger.balance(1, BUCKETS, NOON + HOUR)
+        now = await ledger.balance(1, NOON)
+        last = await ledger.balance(1, NOON + HOUR - 1)
+        later = await ledger.balance(1, NOON + HOUR)
         assert page_of(path, 1) == before
     assert (now.available, now.held, now.debt, now.overdraft_limit, now.timezone) == (90, 60, 0, 30, "Asia/Tokyo")
     assert now.grants == [(daily.grant, 100, 60), (pack.grant, 50, 0)]
-    assert last == now
+    assert replace(last, at=NOON) == now
     assert (later.available, later.grants) == (50, [(pack.grant, 50, 0)])
 
 
@@ -52,8 +54,9 @@ async def test_a_balance_lists_grants_in_the_order_asked_for(path: str) -> None:
         used = await ledger.issue(1, "bonus", 10, expires_at=NOON + 2 * HOUR)
         await ledger.hold(held(1, 12, 20))
         await ledger.settle(1, 12, 20, receipt_memo(20))
-        listed = await ledger.balance(1, BUCKETS, NOON)
-        reverse = await ledger.balance(1, BUCKETS[::-1], NOON)
+        listed = await ledger.balance(1, NOON)
+    with closing(Queries(path)) as queries:
+        reverse = queries.balance(1, Rules({bucket: -rank for bucket, rank in RULES.order.items()}), NOON)
     assert used.grant.grant_id not in [grant.grant_id for grant, _, _ in listed.grants]
     assert [names[grant.grant_id] for grant, _, _ in listed.grants] == ["bonus", "paid"]
     assert [names[grant.grant_id] for grant, _, _ in reverse.grants] == ["paid", "bonus"]
@@ -65,19 +68,19 @@ async def test_a_balance_is_read_at_the_ledgers_own_clock(path: str) -> None:
     async with running(path, clock) as ledger:
         await ledger.open_account(1)
         await ledger.issue(1, "daily", 100, expires_at=clock.now + HOUR)
-        assert (await ledger.balance(1, BUCKETS)).available == 100
+        assert (await ledger.balance(1)).available == 100
         clock.now += HOUR
-        assert (await ledger.balance(1, BUCKETS)).available == 0
+        assert (await ledger.balance(1)).available == 0
         await ledger.issue(1, "daily", 50)
         clock.now -= HOUR
-        assert (await ledger.balance(1, BUCKETS)).available == 50
+        assert (await ledger.balance(1)).available == 50
 
 
 async def test_an_unknown_account_has_no_balance(path: str) -> None:
     """Reading an account that was never opened says so."""
     async with running(path, Clock()) as ledger:
         with pytest.raises(UnknownAccount):
-            await ledger.balance(1, BUCKETS, NOON)
+            await ledger.balance(1, NOON)
         assert await ledger.grants(1, 10, None) == []
         assert await ledger.bucket_counts(1) == []
         assert await ledger.receipt(1, 11) is None
@@ -137,14 +140,14 @@ async def test_grants_are_listed_newest_first_page_by_page(path: str) -> None:
 
 
 async def test_buckets_count_grants_and_those_that_spending_used_up(path: str) -> None:
-    """A bucket counts its grants for life; those that expired unused, in part or whole, were not used up."""
+    """A bucket counts its grants for life, but no allowances; those that expired unused were not used up."""
     clock = Clock()
-    async with running(path, clock) as ledger:
-        await ledger.open_account(1)
+    plan = Plan("free", (Allowance("daily", 10, "day"),))
+    async with running(path, clock, rules=replace(RULES, plans={"free": plan})) as ledger:
+        await ledger.open_account(1, plan="free")
         for _ in range(3):
             await ledger.issue(1, "bonus", 10, expires_at=NOON + HOUR)
         await ledger.issue(1, "paid", 10, paid=True)
-        await ledger.issue(1, "daily", 10, source="allowance")
         await ledger.hold(held(1, 11, 25))
         await ledger.settle(1, 11, 25, receipt_memo(25))
         clock.now += HOUR
@@ -165,13 +168,13 @@ def meanwhile(path: str) -> Iterator[Meanwhile]:
         if statement.startswith("SELECT"):
             statements.append(statement)
             if len(statements) > 1 and planned:
-                store.transact([planned.pop()], ORDER, NOON)
+                store.transact([planned.pop()], RULES, NOON)
 
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.set_trace_callback(traced)
 
     event.listen(Pool, "connect", connected)
-    store.transact([OpenAccount(1), IssueGrant(1, 1, "paid", 100), held(1, 11, 40)], ORDER, NOON)
+    store.transact([OpenAccount(1), IssueGrant(1, 1, "paid", 100), held(1, 11, 40)], RULES, NOON)
     yield planned.append
     event.remove(Pool, "connect", connected)
     store.close()
@@ -190,6 +193,6 @@ def test_a_balance_is_of_one_moment(path: str, meanwhile: Meanwhile) -> None:
     """A balance never shows the debt of one moment beside the grants of another."""
     with closing(Queries(path)) as queries:
         meanwhile(settled(1, 11, 150))
-        seen = queries.balance(1, ORDER, NOON)
+        seen = queries.balance(1, RULES, NOON)
     assert (seen.available, seen.held, seen.debt) in ((60, 40, 0), (0, 0, 50))
     assert page_of(path, 1).debt in (0, 50)

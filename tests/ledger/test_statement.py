@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
+from ledger.rules import Rules
 from ledger.statement import Entry
 from tests.ledger.books import receipt_memo
-from tests.ledger.running import BUCKETS, HOUR, NOON, Clock, Life, held, page_of, running
+from tests.ledger.running import HOUR, NOON, Clock, Life, held, page_of, running
 
 
 async def call(ledger: Ledger, hold_id: int, amount: int) -> None:
@@ -37,7 +38,7 @@ async def test_a_statement_tells_every_kind_of_entry(path: str) -> None:
         await ledger.adjust(1, -35, "bonus", "more")
         await ledger.adjust(1, 25, "bonus", "friend")
         statement = await ledger.statement(1, 100)
-        balance = await ledger.balance(1, BUCKETS)
+        balance = await ledger.balance(1)
     assert plain(statement) == [
         ("grant", "daily", 30, 30, None, "hello"),
         ("charge", "daily", -30, 0, 11, None),
@@ -72,11 +73,11 @@ async def test_every_page_has_the_right_balances(path: str) -> None:
     clock = Clock()
     async with running(path, clock) as ledger:
         store, life = ledger._store, Life(seed=3, accounts=(1, 2))
-        store.transact(life.openings(), {}, life.now)
+        store.transact(life.openings(), Rules(), life.now)
         for step in range(300):
             command = life.next()
             try:
-                (outcome,) = store.transact([command], {}, life.now)
+                (outcome,) = store.transact([command], Rules(), life.now)
             except LedgerError:
                 continue
             life.note(outcome, command)

@@ -14,10 +14,11 @@ from ledger.audit import audit
 from ledger.errors import LedgerError, LedgerLocked, LedgerUnavailable
 from ledger.ids import IdSource
 from ledger.ledger import Ledger
-from ledger.model import Ended, Held, PaidFrom, Refused
+from ledger.model import PaidFrom
+from ledger.outcomes import Ended, Held, Refused
 from ledger.store import Store
 from tests.ledger.books import assert_lawful, receipt_memo
-from tests.ledger.running import BUCKETS, HOUR, NOON, Clock, held, page_of, running, settled
+from tests.ledger.running import HOUR, NOON, RULES, Clock, held, page_of, running, settled
 
 
 async def test_acknowledged_work_is_there_after_reopening(path: str) -> None:
@@ -34,7 +35,7 @@ async def test_acknowledged_work_is_there_after_reopening(path: str) -> None:
     async with running(path, clock) as ledger:
         recorded = await ledger.receipt(1, 11)
         again = await ledger.settle(1, 11, 5, receipt_memo(5))
-        balance = await ledger.balance(1, BUCKETS, clock.now)
+        balance = await ledger.balance(1, clock.now)
     assert recorded is not None
     assert (recorded.status, recorded.charged, recorded.debt, recorded.memo) == ("settled", 170, 20, receipt_memo(170))
     assert (recorded.created_at, recorded.ended_at) == (NOON, NOON + 1)
@@ -78,7 +79,7 @@ async def test_holds_of_a_dead_process_are_released_in_full(path: str) -> None:
             assert (recorded.status, recorded.charged, recorded.paid_from) == ("orphaned", 0, ())
             assert recorded.memo == b'{"died": ' + receipt_memo(0) + b"}"
             assert (recorded.created_at, recorded.ended_at) == (NOON, NOON + HOUR)
-        assert (await ledger.balance(1, BUCKETS, clock.now)).available == 100
+        assert (await ledger.balance(1, clock.now)).available == 100
     page = page_of(path, 1)
     assert_lawful(page)
     assert (page.held, page.debt, page.moved(source=11)) == (0, 0, 0)
@@ -114,10 +115,10 @@ async def test_a_second_process_is_told_who_owns_the_ledger(path: str) -> None:
     """Only one process has the file; another is refused with the owner's name, until the owner gives it up."""
     async with running(path, Clock(), owner="the first server"):
         with pytest.raises(LedgerLocked, match=rf"in use by the first server \(process {os.getpid()}\)"):
-            await Ledger.open(path, lambda: BUCKETS, owner="the second server")
+            await Ledger.open(path, lambda: RULES, owner="the second server")
     async with running(path, Clock(), owner="the second server"):
         with pytest.raises(LedgerLocked, match="the second server"):
-            await Ledger.open(path, lambda: BUCKETS)
+            await Ledger.open(path, lambda: RULES)
 
 
 async def test_a_ledger_that_can_not_be_opened_is_not_owned(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ async def test_a_ledger_that_can_not_be_opened_is_not_owned(tmp_path: Path) -> N
     path.write_bytes(b"this is no database, it is a letter to the editor" * 100)
     for _ in range(2):
         with pytest.raises(LedgerUnavailable):
-            await Ledger.open(str(path), lambda: BUCKETS)
+            await Ledger.open(str(path), lambda: RULES)
     path.unlink()
     async with running(str(path), Clock()) as ledger:
         assert (await ledger.open_account(1)).new
@@ -144,7 +145,7 @@ async def test_a_failed_release_of_orphans_leaves_nothing_running(path: str) -> 
 
     threads = threading.active_count()
     with pytest.raises(ValueError, match="not ours") as failure:
-        await Ledger.open(path, lambda: BUCKETS, clock=Clock(), orphan_memo=no_memo)
+        await Ledger.open(path, lambda: RULES, clock=Clock(), orphan_memo=no_memo)
     assert threading.active_count() == threads
     async with running(path, Clock()) as ledger:
         assert (await ledger.void(1, 11, receipt_memo(0))).status == "orphaned"

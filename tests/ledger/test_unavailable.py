@@ -15,11 +15,11 @@ from ledger.audit import audit
 from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle
 from ledger.commit import GroupCommit
 from ledger.errors import LedgerUnavailable
-from ledger.model import Ended, Outcome
+from ledger.outcomes import Ended, Outcome
 from ledger.store import Store
 from tests.ledger.books import assert_lawful, read_page, receipt_memo
 from tests.ledger.running import (
-    ORDER,
+    RULES,
     Clock,
     Gate,
     all_of,
@@ -81,7 +81,7 @@ async def test_a_full_disk_writes_nothing_and_heals(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger.db")
     store = Store(path)
     store.create()
-    commit = GroupCommit(store, lambda: ORDER, Clock(), 1000)
+    commit = GroupCommit(store, lambda: RULES, Clock(), 1000)
     await commit.submit(OpenAccount(1))
     await commit.submit(IssueGrant(1, 5, "paid", 1000))
     await commit.submit(held(1, 11, 20))

@@ -8,7 +8,7 @@ import pytest
 
 from ledger.commands import PlaceHold
 from ledger.ledger import Ledger
-from ledger.model import Refused
+from ledger.outcomes import Refused
 from ledger.usage import Recorded, Total, Which
 from tests.ledger.books import receipt_memo
 from tests.ledger.running import HOUR, NOON, Clock, held, running

@@ -38,6 +38,10 @@ class Words:
     def at_number(self) -> bool:
         return bool(self._left) and self._left[0].lstrip("-").isdigit()
 
+    def listed(self) -> tuple[str, ...]:
+        """Take the next word as a list without blanks: 'key:a,app:b'."""
+        return tuple(self.take().split(","))
+
     def pairs(self) -> dict[str, int]:
         """Take all that is left as 'name amount name amount'."""
         found = {}

@@ -205,11 +205,11 @@ def test_an_unknown_account_is_404(shared: Server, account: str, path: str) -> N
 
 
 def test_what_comes_later_is_refused_by_name(shared: Server, caller: Caller) -> None:
-    """Plans, clocks, limits of keys, and idempotency are not ignored."""
+    """Teams, keys that they pay for, and other ids are not ignored."""
     for method, path, fields, param in (
-        ("POST", "/accounts", {"name": "A", "plan": "free"}, "plan"),
-        ("POST", "/accounts", {"name": "A", "clock": "c"}, "clock"),
-        ("POST", f"/accounts/{caller.account}/keys", {"limit": {"credits": "1", "per": "day"}}, "limit"),
+        ("POST", "/accounts", {"name": "A", "kind": "team"}, "kind"),
+        ("PATCH", f"/accounts/{caller.account}", {"external_id": "e"}, "external_id"),
+        ("POST", f"/accounts/{caller.account}/keys", {"pays": "acct_" + "0" * 16}, "pays"),
     ):
         refused = shared.admin(method, path, fields)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_supported")

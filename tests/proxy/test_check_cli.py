@@ -91,7 +91,7 @@ _BAD: dict[str, tuple[str, int, str]] = {
     ),
     "unknown class": (_MODEL + "operations:\n  x: {class: t}\n", 5, "class"),
     "unknown endpoint": (_MODEL + "operations:\n  x: {endpoint: /v1/chat}\n", 5, "endpoint"),
-    "per run": (_MODEL + "operations:\n  x: {min: 1, per: run}\n", 5, "per"),
+    "per run": (_MODEL + "operations:\n  x: {multiply: 2, per: run}\n", 5, "per"),
     "a bound of two": (_MODEL + "operations:\n  x:\n    min: 5\n    max: 4\n", 6, "min"),
     "surcharge on tokens": (_MODEL + "surcharges: {input_tokens: 1 / 1k}\n", 4, "input_tokens"),
     "unknown meter": (_MODEL + "surcharges: {smiles: 1}\n", 4, "smiles"),
@@ -99,7 +99,7 @@ _BAD: dict[str, tuple[str, int, str]] = {
     "no limit": (_MODEL + "limits:\n  per_key: {requests_per_minute: 0}\n", 5, "0"),
     "unknown limit": (_MODEL + "limits: {per_day: {credits: 1}}\n", 4, "per_day"),
     "cost plus": (_HEAD + "  a: {upstream: demo/demo, price: {cost_plus: 25%}}\n", 3, "cost_plus"),
-    "plans": (_MODEL + "plans: {free: {}}\n", 4, "plans"),
+    "packs": (_MODEL + "packs: {small: {}}\n", 4, "packs"),
     "twice": (_MODEL + "  a: {upstream: demo/demo, price: {request: 1}}\n", 4, "a"),
 }  # fmt: skip
 

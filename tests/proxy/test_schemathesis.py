@@ -72,6 +72,7 @@ def ids(shared: Server, victim: Caller) -> dict[str, str]:
         "id": victim.receipt(victim.chat("plain"))["id"],
         "grant": victim.balance()["grants"][0]["id"],
         "key": shared.done("POST", f"/accounts/{victim.account}/keys", {})["id"],
+        "clock": shared.done("POST", "/clocks", {"now": "2026-01-31T12:00:00Z"})["id"],
         "name": "plain",
     }
 
@@ -165,6 +166,7 @@ def test_what_was_never_made_is_not_found(shared: Server, victim: Caller, digit:
         "account": "acct_" + digit * 16,
         "id": "req_" + own,
         "grant": "grant_" + own,
+        "clock": "clock_" + own,
         "key": "key_" + own,
         "name": "-",
     }

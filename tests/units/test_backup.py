@@ -15,11 +15,11 @@ import pytest
 
 from ledger.audit import audit
 from ledger.ledger import Ledger
-from ledger.model import Held
+from ledger.outcomes import Held
 from proxy import backup as backups
 from proxy.backup import BackupFailed, backup
 from tests.ledger.books import receipt_memo
-from tests.ledger.running import BUCKETS, Clock, held, opened, running
+from tests.ledger.running import Clock, held, opened, running
 
 _FILLED = 300
 _PAGES = 4
@@ -87,7 +87,7 @@ async def test_restore(tmp_path: Path) -> None:
         await asyncio.to_thread(backup, path, target)
         await ledger.settle(1, 11, 300, receipt_memo(300))
     async with running(target, Clock()) as restored:
-        balance = await restored.balance(1, BUCKETS)
+        balance = await restored.balance(1)
         assert (balance.available, balance.held) == (993, 0)
         recorded = await restored.receipt(1, 11)
         assert recorded is not None

@@ -9,7 +9,8 @@ import pytest
 from ledger.commands import PlaceHold
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
-from ledger.model import Held
+from ledger.outcomes import Held
+from ledger.rules import Rules
 from proxy.charge import Charge
 from proxy.config import parse_config
 from proxy.pending import Pending
@@ -27,7 +28,7 @@ CREDIT = 10**9
 async def test_large_figures_end_their_hold(tmp_path: Path, tokens: int) -> None:
     """However many tokens a provider reports, the call ends and its hold with it, and the ledger stays readable."""
     card = parse_config(CONFIG, "config.yaml", {}).card("fast")
-    ledger = await Ledger.open(str(tmp_path / "ledger.db"), lambda: ["paid"])
+    ledger = await Ledger.open(str(tmp_path / "ledger.db"), lambda: Rules({"paid": 0}))
     pending = Pending()
     try:
         await ledger.open_account(ACCOUNT)
@@ -42,6 +43,6 @@ async def test_large_figures_end_their_hold(tmp_path: Path, tokens: int) -> None
             await pending.drain(1)
         else:
             assert ended.charged >= 100 * CREDIT
-        assert (await ledger.balance(ACCOUNT, ["paid"])).held == 0
+        assert (await ledger.balance(ACCOUNT)).held == 0
     finally:
         await ledger.close()

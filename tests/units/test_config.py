@@ -304,9 +304,6 @@ def test_version_follows_prices_alone() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "plans",
-        "default_plan",
-        "signup",
         "packs",
         "custom_pack",
         "creators",

@@ -322,7 +322,7 @@ models:
         ("models:", "modles:", 2),
         ("    price:", "    prize:", 6),
         ("  a:", "  a/b:", 3),
-        ("upstreams:", "plans:\n  free: {}\nupstreams:", 1),
+        ("upstreams:", "packs:\n  small: {}\nupstreams:", 1),
         ("models:", "buckets:\n  daily:\n    titel: x\nmodels:", 4),
     ],
 )
