@@ -18,7 +18,7 @@ from proxy.interruption import DRAINED
 from proxy.keeper import Keeper
 from proxy.services import Services
 
-__all__ = ["bind", "run"]
+__all__ = ["bind", "quieten_collector", "run"]
 
 _SETTLE_SECONDS = 2.0
 _CLOSE_SECONDS = 1
@@ -54,13 +54,17 @@ async def run(
         timeout_graceful_shutdown=_CLOSE_SECONDS,
         backlog=_BACKLOG,
     )
-    # What start-up made stays; collecting it again and again would cost calls a twentieth of their time.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 20)
+    quieten_collector()
     server = _Server(config, services, drain)
     loop.call_soon(on_ready)
     await server.serve([listener])
+
+
+def quieten_collector() -> None:
+    """Have garbage looked for seldom, and not in what start-up made; it would cost calls a twentieth of their time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
 
 
 async def _reload(keeper: Keeper) -> None:
