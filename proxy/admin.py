@@ -26,7 +26,7 @@ from proxy.people.people import ExternalIdTaken, Profile, key_scope
 from proxy.people.tables import KeyRow
 from proxy.services import Services
 
-__all__ = ["MOST_REASON", "Admin", "read_plan", "routes"]
+__all__ = ["MOST_REASON", "Admin", "account_closed", "read_plan", "routes"]
 
 MOST_REASON = 2000
 _SOURCES = ("admin", "campaign", "reward", "compensation")
@@ -194,11 +194,12 @@ class _Accounts(Admin):
         services = self._services
         plan = read_plan(fields, services.config) if "plan" in given else None
         try:
+            # The plan first: a command that closes the account may change it too.
+            if "plan" in given:
+                await services.ledger.set_plan(account, plan)
             await services.ledger.set_account(account, status=status, timezone=zone, overdraft_limit=overdraft)
         except Conflict:
-            raise ApiError(409, "account_closed", "This account is closed for good; open a new one") from None
-        if "plan" in given:
-            await services.ledger.set_plan(account, plan)
+            raise account_closed() from None
         profile = await services.people.change_account(account, name, email)
         await self._note("account.change", account, fields, account_id(account))
         return answer(await self._account_object(profile))
@@ -293,6 +294,11 @@ class _Accounts(Admin):
     async def show_receipt(self, request: Request) -> Response:
         await self._allow(request)
         return answer(await find_receipt(self._services.ledger, request.path_params["id"], None, operator=True))
+
+
+def account_closed() -> ApiError:
+    """Say that a closed account stays as it is."""
+    return ApiError(409, "account_closed", "This account is closed for good; open a new one")
 
 
 def read_plan(fields: Fields, config: Config) -> str | None:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from ledger.errors import Conflict
 from ledger.ids import EARLIEST, LATEST
 from pricing.amounts import format_credits
-from proxy.admin import Admin, read_plan
+from proxy.admin import Admin, account_closed, read_plan
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
 from proxy.jsonapi import Fields, answer, read_fields, timestamp
@@ -38,7 +38,10 @@ class _Plans(Admin):
         plan = read_plan(fields, self._services.config)
         services = self._services
         before = await services.ledger.balance(account)
-        change = await services.ledger.preview_plan(account, plan)
+        try:
+            change = await services.ledger.preview_plan(account, plan)
+        except Conflict:
+            raise account_closed() from None
         return answer(
             {
                 "object": "plan_change",

@@ -639,3 +639,15 @@ def test_suspension_and_closing(shared: Server) -> None:
     life.at("2027-06-12T00:00:00Z")
     assert shared.done("GET", f"{path}/credits")["available"] == "25"
     assert len(life.allowances("daily")) == 2
+
+
+def test_a_closed_account_keeps_its_plan(shared: Server) -> None:
+    """Changing or previewing it is 409, and gives nothing; closing and changing in one command is carried out."""
+    account = shared.done("POST", "/accounts", {"name": "Gone", "plan": "free"})["id"]
+    closed = shared.done("PATCH", f"/accounts/{account}", {"status": "closed", "plan": "starter"})
+    assert (closed["status"], closed["plan"]) == ("closed", "starter")
+    before = shared.done("GET", f"/accounts/{account}/grants")["data"]
+    for method, path in (("PATCH", f"/accounts/{account}"), ("POST", f"/accounts/{account}/plan/preview")):
+        refused = shared.admin(method, path, {"plan": "super"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "account_closed")
+    assert shared.done("GET", f"/accounts/{account}/grants")["data"] == before
