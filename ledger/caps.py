@@ -8,7 +8,7 @@ from ledger.book import Book
 from ledger.calendar import CALENDAR, next_span
 from ledger.commands import PlaceHold, SetLimit
 from ledger.errors import Conflict
-from ledger.model import Hold, Limit
+from ledger.model import UNLIMITED, Hold, Limit
 from ledger.outcomes import LimitSet
 
 __all__ = [
@@ -52,13 +52,14 @@ def set_limit(book: Book, command: SetLimit, now: int) -> LimitSet:
     """Set, change or lift a limit; raises Conflict."""
     if command.per not in PER:
         raise Conflict(f"a limit is per {', '.join(PER)}, not {command.per}")
+    before = book.limits.get(command.scope)
     if command.amount is None:
-        book.limits.pop(command.scope, None)
-        book.limits_changed.add(command.scope)
+        # It counts on, so that one set again knows what was spent before and what running calls may spend yet.
+        if before is not None:
+            _write(book, up_to_date(before, book.timezone, now)._replace(amount=UNLIMITED))
         return LimitSet(None)
     if command.amount < 0:
         raise Conflict("a spend limit is never negative")
-    before = book.limits.get(command.scope)
     if before is not None and before.per == command.per:
         limit = up_to_date(before, book.timezone, now)._replace(amount=command.amount)
     elif command.per == "ever":

@@ -72,7 +72,8 @@ class SetPlan:
 class SetLimit:
     """Limit what is spent in a scope, by day, month or ever; amount None: no longer.
 
-    What was spent counts on, unless `per` is another.
+    What was spent counts on, also while there is no limit, unless `per` is another: then it counts the calls that are
+    placed from now on.
     """
 
     account_id: int

@@ -306,6 +306,10 @@ class Ledger:
         at = self._commit.now() if now is None else now
         return await self._read(self._queries.balance, account_id, self._rules(), at)
 
+    async def accounts_on(self, plan: str, limit: int, before: int | None = None) -> list[int]:
+        """List the accounts that are on a plan now, newest first; looks at every account."""
+        return await self._list(self._queries.accounts_on, plan, self._commit.now(), limit, before)
+
     async def bucket_counts(self, account_id: int) -> list[BucketCount]:
         return await self._read(self._queries.bucket_counts, account_id)
 

@@ -9,7 +9,7 @@ import orjson
 
 from ledger.book import Book
 from ledger.commands import Command, IssueGrant, PlaceHold, Refund, SetLimit, Settle, Void, VoidGrant
-from ledger.model import Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
+from ledger.model import UNLIMITED, Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
 from ledger.outcomes import Ended, Refunded
 
 __all__ = [
@@ -60,7 +60,9 @@ _LOAD_REFUNDS = (
 )
 _LOAD_GRANTS = f"SELECT account_id, {_LOT} FROM ledger_grant WHERE (account_id, grant_id) IN {_PAIRS}"
 _LOAD_LIMITS = f"SELECT account_id, {LIMIT_COLUMNS} FROM ledger_limit WHERE (account_id, scope) IN {_PAIRS}"
-_LIMITS_OF = f"SELECT {LIMIT_COLUMNS} FROM ledger_limit WHERE account_id = ? AND scope NOT LIKE 'run:%'"
+_LIMITS_OF = (
+    f"SELECT {LIMIT_COLUMNS} FROM ledger_limit WHERE account_id = ? AND scope NOT LIKE 'run:%' AND amount < {UNLIMITED}"
+)
 _LOAD_RUN = "SELECT raw, charged FROM ledger_run WHERE account_id = ? AND run = ? AND operation = ?"
 _LOAD_SOURCE = f"SELECT {_LOT} FROM ledger_grant WHERE account_id = ? AND source_key = ?"
 

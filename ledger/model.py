@@ -16,6 +16,7 @@ __all__ = [
     "REVENUE",
     "BREAKAGE",
     "SALE",
+    "UNLIMITED",
     "Grant",
     "Hold",
     "Leg",
@@ -29,6 +30,9 @@ __all__ = [
 
 NEVER: Final = 2**63 - 1
 """A time that does not come; the largest integer, so that every database sorts it alike."""
+
+UNLIMITED: Final = 2**63 - 1
+"""The amount of a spend limit that was lifted; what is spent in its scope is counted on."""
 
 # Nodes: a grant is its positive id; the system's nodes are negative and have no balance row to contend for.
 ISSUE: Final = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, case, create_engine, func
+from sqlalchemy import Connection, case, create_engine, func, text
 from sqlmodel import Session, col, select
 
 from ledger.book import Balance, Book
@@ -14,7 +14,7 @@ from ledger.commands import SetPlan
 from ledger.engine import balance
 from ledger.errors import UnknownAccount
 from ledger.loading import load_books, load_clocks, load_limits, load_refunds
-from ledger.model import ALLOWANCE, Grant, Limit
+from ledger.model import ALLOWANCE, NEVER, Grant, Limit
 from ledger.outcomes import PlanSet, Refunded
 from ledger.plans import set_plan
 from ledger.renewal import bring_up_to
@@ -38,6 +38,14 @@ class BucketCount:
 _USED_UP = (
     f"SELECT bucket, granted - lost FROM ledger_grant WHERE account_id = ? AND source = '{ALLOWANCE}' AND open = 0"
     " AND expires_at > ?"
+)
+
+# A change of plan that has come due is written when something next happens in its account.
+_ON_PLAN = (
+    "SELECT a.account_id FROM ledger_account a LEFT JOIN ledger_clock c ON c.clock_id = a.clock"
+    " WHERE a.account_id < :before"
+    " AND CASE WHEN a.next_plan_at <= MAX(a.seen_at, COALESCE(c.now, :now)) THEN a.next_plan ELSE a.plan END = :plan"
+    " ORDER BY a.account_id DESC LIMIT :limit"
 )
 
 
@@ -71,6 +79,11 @@ class Queries:
         with self._engine.connect() as connection:
             limits = load_limits(_cursor(connection), account_id)
         return {limit.scope: up_to_date(limit, book.timezone, now) for limit in limits}
+
+    def accounts_on(self, plan: str, now: int, limit: int, before: int | None) -> list[int]:
+        values = {"plan": plan, "now": now, "limit": limit, "before": NEVER if before is None else before}
+        with self._engine.connect() as connection:
+            return [row[0] for row in connection.execute(text(_ON_PLAN), values)]
 
     def clock(self, clock: int) -> int | None:
         with self._engine.connect() as connection:

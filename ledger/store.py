@@ -65,7 +65,6 @@ _UPSERT_LIMIT = (
     " DO UPDATE SET amount = excluded.amount, per = excluded.per, label = excluded.label, ends_at = excluded.ends_at,"
     " spent = excluded.spent, reserved = excluded.reserved"
 )
-_DELETE_LIMIT = "DELETE FROM ledger_limit WHERE account_id = ? AND scope = ?"
 _UPSERT_RUN = (
     "INSERT INTO ledger_run (account_id, run, operation, raw, charged) VALUES (?,?,?,?,?)"
     " ON CONFLICT (account_id, run, operation) DO UPDATE SET raw = excluded.raw, charged = excluded.charged"
@@ -190,7 +189,6 @@ class Store:
         transfers: list[tuple[object, ...]] = []
         accounts: list[tuple[object, ...]] = []
         limits: list[tuple[object, ...]] = []
-        lifted: list[tuple[int, str]] = []
         runs: list[tuple[object, ...]] = []
         for book in books:
             account = book.account_id
@@ -254,17 +252,10 @@ class Store:
                 transfers.append(
                     (account, self._ids.next(), t.kind, t.source, t.target, t.amount, t.at, t.request, t.note)
                 )
-            for scope in book.limits_changed:
-                limit = book.limits.get(scope)
-                if limit is None:
-                    lifted.append((account, scope))
-                else:
-                    limits.append((account, *limit))
+            limits += [(account, *book.limits[scope]) for scope in book.limits_changed]
             runs += [(account, *key, *book.runs[key]) for key in book.runs_changed]
             if book.changed:
                 accounts.append(account_row(book))
-        if lifted:
-            self._cursor.executemany(_DELETE_LIMIT, lifted)
         for statement, rows in (
             (_UPSERT_ACCOUNT, accounts),
             (_INSERT_GRANT, issued),

@@ -25,7 +25,7 @@ __all__ = [
     "usage_page",
 ]
 
-MEMBERS: Final = ("thread", "run", "model", "operation", "app", "key")
+MEMBERS: Final = ("thread", "run", "model", "operation", "app", "key", "member")
 """The memo's members that calls can be asked for by."""
 
 _NANO = 10**9

@@ -1,8 +1,7 @@
-"""`/admin/v1`: accounts, keys and grants."""
+"""`/admin/v1`: accounts and grants."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -10,30 +9,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ledger.caps import PER
 from ledger.errors import Conflict, UnknownAccount, UnknownClock
 from ledger.ids import microseconds
-from ledger.model import Limit
-from pricing.amounts import format_credits, parse_credits
-from pricing.errors import InvalidAmount
+from pricing.amounts import format_credits
 from proxy.caller import headers_of, require_admin
 from proxy.config import Config
-from proxy.credits import balance_object, find_receipt, grant_object, limit_object
+from proxy.credits import balance_object, find_receipt, grant_object
 from proxy.errors import ApiError, bad_request, not_supported
-from proxy.ids import account_id, object_id, parse_account, parse_object
+from proxy.ids import account_id, parse_account, parse_object
 from proxy.jsonapi import Fields, answer, page, read_fields, read_page, timestamp
-from proxy.people.people import ExternalIdTaken, Profile, key_scope
-from proxy.people.tables import KeyRow
+from proxy.people.people import ExternalIdTaken, Profile
 from proxy.services import Services
 
 __all__ = ["MOST_REASON", "Admin", "account_closed", "read_plan", "routes"]
 
 MOST_REASON = 2000
+_PLAN_PAGE = 500
 _SOURCES = ("admin", "campaign", "reward", "compensation")
 
 
 def routes(services: Services) -> list[Route]:
-    """The operator's routes for accounts, keys and grants; each asks for the admin key first."""
+    """The operator's routes for accounts and grants; each asks for the admin key first."""
     handlers = _Accounts(services)
     return [
         Route("/admin/v1/accounts", handlers.create_account, methods=["POST"]),
@@ -41,11 +37,8 @@ def routes(services: Services) -> list[Route]:
         Route("/admin/v1/accounts/{account}", handlers.show_account, methods=["GET"]),
         Route("/admin/v1/accounts/{account}", handlers.change_account, methods=["PATCH"]),
         Route("/admin/v1/accounts/{account}/credits", handlers.show_credits, methods=["GET"]),
-        Route("/admin/v1/accounts/{account}/keys", handlers.create_key, methods=["POST"]),
-        Route("/admin/v1/accounts/{account}/keys", handlers.list_keys, methods=["GET"]),
         Route("/admin/v1/accounts/{account}/grants", handlers.create_grant, methods=["POST"]),
         Route("/admin/v1/accounts/{account}/grants", handlers.list_grants, methods=["GET"]),
-        Route("/admin/v1/keys/{key}", handlers.revoke_key, methods=["DELETE"]),
         Route("/admin/v1/receipts/{id}", handlers.show_receipt, methods=["GET"]),
     ]
 
@@ -110,13 +103,8 @@ class _Accounts(Admin):
         await self._allow(request)
         known = ("name", "email", "external_id", "plan", "timezone", "overdraft_limit", "kind", "clock", "reason")
         fields = await read_fields(request, known)
-        if fields.choice("kind", ("user", "team"), "user") == "team":
-            raise not_supported("`kind` team", "kind")
         zone = fields.text("timezone") or "UTC"
-        if zone not in available_timezones():
-            raise bad_request(
-                f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422
-            )
+        _check_zone(zone)
         services = self._services
         fields.text("reason", most=MOST_REASON)
         profile = Profile(
@@ -124,7 +112,7 @@ class _Accounts(Admin):
             name=fields.text("name", required=True) or "",
             email=fields.text("email"),
             external_id=fields.text("external_id"),
-            kind="user",
+            kind=fields.choice("kind", ("user", "team"), "user"),
             created_at=microseconds(),
         )
         given = fields.everything
@@ -163,15 +151,20 @@ class _Accounts(Admin):
 
     async def list_accounts(self, request: Request) -> Response:
         await self._allow(request)
-        if "plan" in request.query_params:
-            raise not_supported("filtering by plan", "plan")
         limit, after = read_page(request)
-        profiles = await self._services.people.profiles(
-            limit + 1,
-            parse_account(after) or 0 if after else None,
-            request.query_params.get("query"),
-            request.query_params.get("external_id"),
-        )
+        query = request.query_params
+        people, last = self._services.people, parse_account(after) or 0 if after else None
+        wanted = (query.get("query"), query.get("external_id"))
+        if "plan" not in query:
+            profiles = await people.profiles(limit + 1, last, *wanted)
+            return page([await self._account_object(profile) for profile in profiles], limit)
+        profiles = []
+        while len(profiles) <= limit:
+            among = await self._services.ledger.accounts_on(query["plan"], _PLAN_PAGE, last)
+            if not among:
+                break
+            last = among[-1]
+            profiles += await people.profiles(limit + 1 - len(profiles), None, *wanted, among)
         return page([await self._account_object(profile) for profile in profiles], limit)
 
     async def show_account(self, request: Request) -> Response:
@@ -200,69 +193,14 @@ class _Accounts(Admin):
             await services.ledger.set_account(account, status=status, timezone=zone, overdraft_limit=overdraft)
         except Conflict:
             raise account_closed() from None
-        profile = await services.people.change_account(account, name, email)
+        barred = None if status is None else status != "active"
+        profile = await services.people.change_account(account, name, email, barred=barred)
         await self._note("account.change", account, fields, account_id(account))
         return answer(await self._account_object(profile))
 
     async def show_credits(self, request: Request) -> Response:
         account = await self._account(request)
         return answer(await balance_object(self._services.ledger, self._services.config, account))
-
-    async def create_key(self, request: Request) -> Response:
-        account = await self._account(request)
-        fields = await read_fields(request, ("name", "app", "operations", "operation", "limit", "reason"), ("pays",))
-        services = self._services
-        fields.text("reason", most=MOST_REASON)
-        operations, operation = fields.texts("operations"), fields.text("operation")
-        for name, wanted in (("operations", operations or []), ("operation", [operation] if operation else [])):
-            for one in wanted:
-                if one not in services.config.operations:
-                    known = ", ".join(services.config.operations) or "none"
-                    raise bad_request(f"`{name}`: there is no operation {one[:80]!r}; known: {known}", name, status=422)
-        if operations is not None and operation not in (None, *operations):
-            raise bad_request("`operation` must be one of `operations`", "operation", status=422)
-        limit = _read_limit(fields)
-        key = services.ledger.next_id()
-        # The limit first: there is no moment at which the key is without it.
-        limited = None
-        if limit is not None:
-            limited = await services.ledger.set_limit(account, key_scope(key, account), *limit)
-        secret, row = await services.people.add_key(
-            account,
-            key,
-            (await services.ledger.balance(account)).at,
-            fields.text("name"),
-            fields.text("app"),
-            operations,
-            operation,
-        )
-        shown = _key_object(row, limited)
-        await self._note("key.create", account, fields, shown["id"])
-        return answer({**shown, "key": secret}, 201)
-
-    async def list_keys(self, request: Request) -> Response:
-        account = await self._account(request)
-        limit, after = read_page(request)
-        ids = parse_object("key", after) if after else None
-        rows = await self._services.people.keys(account, limit + 1, ids[0] if ids else 0 if after else None)
-        limits = await self._services.ledger.limits(account)
-        return page([_key_object(row, limits.get(key_scope(row.key_id, account))) for row in rows], limit)
-
-    async def revoke_key(self, request: Request) -> Response:
-        await self._allow(request)
-        ids = parse_object("key", request.path_params["key"])
-        ledger = self._services.ledger
-        try:
-            now = (await ledger.balance(ids[1])).at if ids else 0
-        except UnknownAccount:
-            now = 0
-        row = await self._services.people.revoke_key(ids[1], ids[0], now) if ids and now else None
-        if row is None:
-            raise ApiError(404, "not_found", "There is no such key")
-        limits = await ledger.limits(row.account_id)
-        shown = _key_object(row, limits.get(key_scope(row.key_id, row.account_id)))
-        await self._note("key.revoke", row.account_id, None, shown["id"])
-        return answer(shown)
 
     async def create_grant(self, request: Request) -> Response:
         account = await self._account(request)
@@ -312,41 +250,6 @@ def read_plan(fields: Fields, config: Config) -> str | None:
     return name
 
 
-def _read_limit(fields: Fields) -> tuple[int, str] | None:
-    """Read `limit` as nanocredits and its period; raises ApiError 422."""
-    if fields.everything.get("limit") is None:
-        return None
-    members = fields.mapping("limit")
-    for name in members:
-        if name not in ("credits", "per"):
-            raise bad_request(f"`limit.{name[:60]}` is unknown here; known: credits, per", "limit", status=422)
-    try:
-        amount = parse_credits(members.get("credits"), zero=True)
-    except InvalidAmount as error:
-        raise bad_request(f"`limit.credits` {error}", "limit", status=422) from None
-    per = members.get("per")
-    if per not in PER:
-        raise bad_request(f"`limit.per` must be one of {', '.join(PER)}", "limit", status=422)
-    return amount, str(per)
-
-
 def _check_zone(zone: str) -> None:
     if zone not in available_timezones():
         raise bad_request(f"`timezone` {zone[:60]} is unknown; use a name such as Europe/Rome", "timezone", status=422)
-
-
-def _key_object(row: KeyRow, limit: Limit | None) -> dict[str, Any]:
-    return {
-        "object": "key",
-        "id": object_id("key", row.key_id, row.account_id),
-        "account": account_id(row.account_id),
-        "name": row.name,
-        "app": row.app,
-        "operations": None if row.operations is None else json.loads(row.operations),
-        "operation": row.operation,
-        "limit": None if limit is None else limit_object(limit),
-        "prefix": row.prefix,
-        "status": "active" if row.revoked_at is None else "revoked",
-        "created_at": timestamp(row.created_at),
-        "revoked_at": timestamp(row.revoked_at),
-    }

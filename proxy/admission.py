@@ -16,12 +16,12 @@ from proxy.config import Config, ModelConfig
 from proxy.counting import TokenCounter
 from proxy.errors import bad_request
 from proxy.operations.chat import ChatCall
-from proxy.people.people import Caller
+from proxy.people.callers import Caller
 from proxy.plans import not_in_plan
 from proxy.receipts import CallMemo
 from proxy.services import Services
 
-__all__ = ["COUNT_BEYOND", "Admitted", "InputCount", "Terms", "admit", "count_input", "terms_of"]
+__all__ = ["COUNT_BEYOND", "Admitted", "InputCount", "Terms", "admit", "count_input", "in_payer", "terms_of"]
 
 COUNT_BEYOND = 4
 """The input is counted where a hold exceeds this fraction (a quarter) of what is available."""
@@ -96,6 +96,11 @@ class Admitted:
     memo: CallMemo
 
 
+def in_payer(caller: Caller, run: str | None) -> str | None:
+    """What a run is called in the account that pays: members of a team choose names without knowing the others'."""
+    return run if run is None or caller.member is None else f"{caller.member}:{run}"
+
+
 def terms_of(
     call: ChatCall, model: ModelConfig, card: RateCard, headers: Mapping[bytes, bytes], run: str | None
 ) -> Terms:
@@ -165,7 +170,8 @@ async def admit(
     is counted; where even that does not fit and may be shortened, the output limit is.
     """
 
-    scopes = caller.scopes if memo.run is None else (*caller.scopes, f"run:{memo.run}")
+    run = in_payer(caller, memo.run)
+    scopes = caller.scopes if run is None else (*caller.scopes, f"run:{run}")
 
     async def place(terms: Terms, within: int = 0) -> Held | Refused:
         nonlocal memo
@@ -201,6 +207,8 @@ async def admit(
     except LedgerError as error:
         raise ledger_refusal(error) from error
     if isinstance(outcome, Refused):
+        if run is not None and outcome.limit is not None and outcome.limit.scope == scopes[-1]:
+            outcome = replace(outcome, limit=outcome.limit._replace(scope=f"run:{memo.run}"))
         if outcome.reason == "plan":
             raise not_in_plan(model.name, outcome.plan, config.plans)
         raise refused(

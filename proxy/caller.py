@@ -12,7 +12,7 @@ from pricing.errors import InvalidAmount
 from proxy.choice import choose_operation
 from proxy.config import Config, ModelConfig
 from proxy.errors import ApiError, bad_request, not_supported
-from proxy.people.people import Caller, digest
+from proxy.people.callers import Caller, acting_for, digest
 from proxy.services import Services
 
 __all__ = [
@@ -27,11 +27,9 @@ __all__ = [
     "require_admin",
 ]
 
-_LATER = {
-    b"x-farebox-user": "X-Farebox-User",
-    b"idempotency-key": "Idempotency-Key",
-}
+_LATER = {b"idempotency-key": "Idempotency-Key"}
 _MOST_HEADER = 256
+_USER = "X-Farebox-User"
 
 
 class ClientGone(Exception):
@@ -54,14 +52,29 @@ def secret_of(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 async def identify(services: Services, headers: Mapping[bytes, bytes]) -> Caller:
-    """Find whose key the request carries; raises ApiError 401."""
+    """Find whom the request's key stands for; raises ApiError 401.
+
+    A platform's key stands for the account that X-Farebox-User names. Raises ApiError 403 for that header with another
+    key, and 404 where nobody is known by it.
+    """
     secret = secret_of(headers)
     if secret is None:
         raise ApiError(401, "invalid_api_key", "No API key: send `Authorization: Bearer fbx_…`")
     caller = services.people.cached(digest(secret)) or await services.people.identify(secret)
     if caller is None:
         raise ApiError(401, "invalid_api_key", "This API key is unknown or was revoked")
-    return caller
+    return caller if b"x-farebox-user" not in headers else await _acting(services, caller, headers)
+
+
+async def _acting(services: Services, caller: Caller, headers: Mapping[bytes, bytes]) -> Caller:
+    if not caller.platform:
+        message = "This key spends its own account's credits only; X-Farebox-User needs a platform's key"
+        raise ApiError(403, "permission_denied", message, param=_USER)
+    external = headers[b"x-farebox-user"].decode("utf-8", "replace")
+    account = await services.people.named(external)
+    if account is None:
+        raise ApiError(404, "not_found", f"There is no account whose external_id is {external!r:.80}", param=_USER)
+    return acting_for(caller, account)
 
 
 async def require_admin(services: Services, headers: Mapping[bytes, bytes]) -> None:

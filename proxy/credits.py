@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -33,11 +33,13 @@ def routes(services: Services) -> list[Route]:
 
     async def credits(request: Request) -> Response:
         caller = await identify(services, headers_of(request.scope))
-        return answer(await balance_object(services.ledger, services.config, caller.account_id))
+        return answer(await balance_object(services.ledger, services.config, caller.account_id, caller.scopes))
 
     async def receipt(request: Request) -> Response:
         caller = await identify(services, headers_of(request.scope))
-        return answer(await find_receipt(services.ledger, request.path_params["id"], caller.account_id))
+        return answer(
+            await find_receipt(services.ledger, request.path_params["id"], caller.account_id, member=caller.member)
+        )
 
     async def models(request: Request) -> Response:
         await identify(services, headers_of(request.scope))
@@ -79,8 +81,10 @@ def _model_object(model: ModelConfig) -> dict[str, Any]:
 _FOR_OPERATORS = ("attempts", "first_byte_ms", "ended_ms", "body_sha256", "retry_count", "messages", "input_by_role")
 
 
-async def find_receipt(ledger: Ledger, text: str, account: int | None, *, operator: bool = False) -> dict[str, Any]:
-    """Find a receipt by its id; account: whose it must be, None for anybody's. Raises ApiError 404.
+async def find_receipt(
+    ledger: Ledger, text: str, account: int | None, *, member: str | None = None, operator: bool = False
+) -> dict[str, Any]:
+    """Find a receipt by its id; account, member: whose it must be, None for anybody's. Raises ApiError 404.
 
     operator: with what callers are not shown, such as how the upstream did it.
     """
@@ -88,11 +92,11 @@ async def find_receipt(ledger: Ledger, text: str, account: int | None, *, operat
     recorded = None
     if ids is not None and account in (None, ids[1]):
         recorded = await ledger.receipt(ids[1], ids[0])
-    if ids is None or recorded is None:
+    memo: Mapping[str, Any] = {} if recorded is None else orjson.loads(recorded.memo)
+    if ids is None or recorded is None or member not in (None, memo.get("member")):
         raise ApiError(404, "not_found", "There is no such receipt")
     shown = receipt_object(ids[1], recorded)
     if operator:
-        memo: Mapping[str, Any] = orjson.loads(recorded.memo)
         shown |= {name: memo.get(name) for name in _FOR_OPERATORS}
         shown["account"] = account_id(ids[1])
     return shown
@@ -114,6 +118,7 @@ def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:
         "thread": memo["thread"],
         "run": memo["run"],
         "key": memo["key"],
+        "member": memo.get("member"),
         "price_version": memo["price_version"],
         "estimated": memo["estimated"],
         "shortened_to": memo["shortened_to"],
@@ -135,9 +140,10 @@ def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:
     }
 
 
-async def balance_object(ledger: Ledger, config: Config, account: int) -> dict[str, Any]:
-    """Show what an account has."""
+async def balance_object(ledger: Ledger, config: Config, account: int, scopes: Sequence[str] = ()) -> dict[str, Any]:
+    """Show what an account has; scopes: of whom the spend limits are shown too."""
     balance = await ledger.balance(account)
+    limits = await ledger.limits(account) if scopes else {}
     counts = {count.bucket: count for count in await ledger.bucket_counts(account)}
     plan = config.rules.plans.get(balance.plan or "")
     # What a plan no longer gives does not reset, though its last period may still be on.
@@ -175,6 +181,11 @@ async def balance_object(ledger: Ledger, config: Config, account: int) -> dict[s
         "overdraft_limit": format_credits(balance.overdraft_limit),
         "low": _is_low(balance),
         **_period_members(balance, plan),
+        "limits": [
+            {**dict(zip(("of", "id"), scope.split(":", 1), strict=True)), **limit_object(limits[scope])}
+            for scope in scopes
+            if scope in limits
+        ],
         "buckets": buckets,
         "grants": [
             grant_object(account, grant, left, held, burns)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, SQLModel
 
@@ -31,6 +31,8 @@ class Database:
         self._thread = ThreadPoolExecutor(1, "database")
         with self._engine.begin() as connection:
             SQLModel.metadata.create_all(connection, tables=tables)
+            for table in tables:
+                _add_columns(connection, table)
 
     async def run(self, work: Callable[[Session], _Kind]) -> _Kind:
         """Carry `work` out in a transaction, beside the event loop; raises LedgerUnavailable if the file is locked."""
@@ -54,6 +56,15 @@ class Database:
         self._thread.shutdown()
         self._engine.dispose()
         self._reader.dispose()
+
+
+def _add_columns(connection: Connection, table: Table) -> None:
+    """Bring a table that an older release made up to date; what releases add may be null."""
+    present = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in present:
+            kind = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _manual_transactions(connection: Any, _record: object) -> None:

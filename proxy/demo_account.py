@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ledger.ids import microseconds
 from pricing.amounts import NANO, format_credits
-from proxy.people.people import Profile
+from proxy.people.people import NewKey, Profile
 from proxy.services import Services
 
 __all__ = ["show_demo"]
@@ -58,7 +58,7 @@ async def _key(services: Services) -> str:
     caller = await people.identify(kept) if kept else None
     if kept is not None and caller is not None and caller.account_id == account:
         return kept
-    secret, _ = await people.add_key(account, ledger.next_id(), microseconds(), "demo", None)
+    secret, _ = await people.add_key(account, ledger.next_id(), microseconds(), NewKey(name="demo"))
     _FILE.parent.mkdir(mode=0o700, exist_ok=True)
     _FILE.unlink(missing_ok=True)
     with os.fdopen(os.open(_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import orjson
 from starlette.requests import Request
@@ -29,7 +29,7 @@ def routes(services: Services) -> list[Route]:
             # It has no body to end it by.
             return Response(media_type="text/event-stream")
         return StreamingResponse(
-            _balances(services, caller.account_id),
+            _balances(services, caller.account_id, caller.scopes),
             media_type="text/event-stream",
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
         )
@@ -37,13 +37,13 @@ def routes(services: Services) -> list[Route]:
     return [Route("/v1/credits/events", events)]
 
 
-async def _balances(services: Services, account: int) -> AsyncIterator[bytes]:
+async def _balances(services: Services, account: int, scopes: Sequence[str]) -> AsyncIterator[bytes]:
     with services.watching(account) as changed:
         last = b""
         while not services.draining:
             # Cleared before the look, so that a change during it is looked at again.
             changed.clear()
-            balance = orjson.dumps(await balance_object(services.ledger, services.config, account))
+            balance = orjson.dumps(await balance_object(services.ledger, services.config, account, scopes))
             if balance != last:
                 last = balance
                 yield b"event: balance\ndata: " + balance + b"\n\n"

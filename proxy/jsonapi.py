@@ -96,6 +96,13 @@ class Fields:
             raise bad_request(f"`{name}` must be a text of 1 to {most} printable characters", name, status=422)
         return value
 
+    def flag(self, name: str) -> bool:
+        """Read true or false; absent is false."""
+        value = self._members.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise bad_request(f"`{name}` must be true or false", name, status=422)
+        return bool(value)
+
     def choice(self, name: str, options: Sequence[str], default: str) -> str:
         value = self._members.get(name)
         if value is None:

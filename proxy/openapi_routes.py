@@ -11,9 +11,10 @@ from proxy.openapi_schemas import TIME, Schema, ref
 __all__ = ["ROUTES", "Described"]
 
 _TEXT: Schema = {"type": "string"}
-_USAGE_FILTERS = ("thread", "run", "model", "operation", "app", "key", "since", "until")
+_USER = "X-Farebox-User"
+_USAGE_FILTERS = ("thread", "run", "model", "operation", "app", "key", "member", "since", "until")
 _EXPORTS = ("text/csv", "application/jsonl")
-_KINDS = ("operation", "model", "app", "thread", "run", "day", "key")
+_KINDS = ("operation", "model", "app", "thread", "run", "day", "key", "member")
 
 _QUERY: dict[str, Schema] = {
     "limit": {"type": "integer", "minimum": 1, "default": 50, "description": "1 to 1000; larger is cut."},
@@ -29,7 +30,7 @@ _HEADERS: dict[str, Schema] = {
     "X-Farebox-Thread": {**_TEXT, "description": "The conversation that it belongs to."},
     "X-Farebox-Run": {**_TEXT, "description": "One action of a user that takes several calls."},
     "X-Farebox-Run-Limit": {**_TEXT, "description": "Credits that the run may spend."},
-    "X-Farebox-User": {**_TEXT, "description": "Whose credits, with an app's or platform key."},
+    _USER: {**_TEXT, "description": "Whose credits, by external_id; with a platform's key."},
     "X-Farebox-Fit": {"type": "string", "enum": ["clamp"], "description": "Shorten the answer instead of refusing."},
     "Idempotency-Key": {**_TEXT, "description": "The same command sent again is carried out once."},
 }
@@ -84,7 +85,10 @@ class Described:
 
 
 def _caller(method: str, path: str, name: str, summary: str, answers: str | None, **more: Any) -> Described:
-    return Described(method, f"/v1{path}", name, summary, "caller", answers, **{"refuses": (401, 503), **more})
+    """Describe a route of the caller's; a platform's key has it as somebody else's."""
+    refuses = tuple(sorted({401, 403, 404, 503, *more.pop("refuses", ())}))
+    headers = (_USER,)
+    return Described(method, f"/v1{path}", name, summary, "caller", answers, refuses=refuses, headers=headers, **more)
 
 
 def _admin(method: str, path: str, name: str, summary: str, answers: str | None, **more: Any) -> Described:
@@ -117,7 +121,7 @@ _CHAT = Described(
 
 _CREDITS = (
     _caller("get", "/models", "list_models", "List the models and their prices.", "Model", listed=True),
-    _caller("get", "/models/{name}", "get_model", "Show a model.", "Model", refuses=(401, 404, 503)),
+    _caller("get", "/models/{name}", "get_model", "Show a model.", "Model"),
     _caller("get", "/credits", "get_credits", "Show what the account has.", "Balance"),
     _caller(
         "get",
@@ -128,7 +132,7 @@ _CREDITS = (
         listed=True,
         query=_USAGE_FILTERS,
         media=_EXPORTS,
-        refuses=(401, 422, 503),
+        refuses=(422,),
     ),
     _caller(
         "get",
@@ -138,11 +142,9 @@ _CREDITS = (
         "UsageSum",
         listed=True,
         query=("by", "period", *_USAGE_FILTERS),
-        refuses=(401, 422, 503),
+        refuses=(422,),
     ),
-    _caller(
-        "get", "/credits/receipts/{id}", "get_receipt", "Show a call's receipt.", "Receipt", refuses=(401, 404, 503)
-    ),
+    _caller("get", "/credits/receipts/{id}", "get_receipt", "Show a call's receipt.", "Receipt"),
     _caller(
         "get",
         "/credits/statement",
@@ -150,7 +152,7 @@ _CREDITS = (
         "List every movement of credits.",
         "StatementEntry",
         listed=True,
-        refuses=(401, 422, 503),
+        refuses=(422,),
     ),
     _caller(
         "post",
@@ -159,16 +161,15 @@ _CREDITS = (
         "Say what a call would cost; nothing is held.",
         "Quote",
         sends="QuoteRequest",
-        refuses=(400, 401, 403, 404, 413, 422, 503),
+        refuses=(400, 413, 422),
     ),
-    Described(
+    _caller(
         "get",
-        "/v1/credits/events",
+        "/credits/events",
         "watch_credits",
         "Send a `balance` event, with what `GET /v1/credits` answers, after each change.",
-        "caller",
+        None,
         media=("text/event-stream",),
-        refuses=(401, 503),
     ),
 )
 
@@ -182,7 +183,6 @@ _ADMINISTRATION = (
         "Account",
         listed=True,
         query=("query", "plan", "external_id"),
-        refuses=(400,),
     ),
     _admin("get", "/accounts/{account}", "get_account", "Show an account.", "Account"),
     _admin("patch", "/accounts/{account}", "change_account", "Change an account.", "Account", sends="AccountChange"),
@@ -228,6 +228,32 @@ _ADMINISTRATION = (
     _admin("post", "/accounts/{account}/keys", "create_key", "Make a key.", "NewKey", status=201, sends="KeyCreate"),
     _admin("get", "/accounts/{account}/keys", "list_keys", "List an account's keys.", "Key", listed=True),
     _admin("delete", "/keys/{key}", "revoke_key", "Revoke a key at once.", "Key"),
+    _admin(
+        "post",
+        "/accounts/{account}/members",
+        "add_member",
+        "Let an account spend a team's credits; 200 where it could already.",
+        "Member",
+        status=201,
+        sends="MemberAdd",
+    ),
+    _admin("get", "/accounts/{account}/members", "list_members", "List a team's members.", "Member", listed=True),
+    _admin(
+        "delete",
+        "/accounts/{account}/members/{member}",
+        "remove_member",
+        "Remove a member, and revoke its keys for the team.",
+        "Member",
+    ),
+    _admin(
+        "post",
+        "/accounts/{account}/limits",
+        "set_limit",
+        "Set, change or lift a spend limit.",
+        "SpendLimit",
+        sends="LimitSet",
+    ),
+    _admin("get", "/accounts/{account}/limits", "list_limits", "List spend limits.", "SpendLimit", listed=True),
     _admin(
         "post", "/accounts/{account}/grants", "create_grant", "Grant credits.", "Grant", status=201, sends="GrantCreate"
     ),

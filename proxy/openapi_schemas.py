@@ -193,6 +193,19 @@ def _credits() -> dict[str, Schema]:
             monthly_limit=or_null(AMOUNT),
             used=or_null(AMOUNT),
             resets_at=or_null(TIME),
+            limits=list_of(
+                answered(
+                    None,
+                    "What the key, its app or its member may spend.",
+                    of=one_of("key", "app", "member"),
+                    id=TEXT,
+                    credits=AMOUNT,
+                    per=one_of("day", "month", "ever"),
+                    spent=AMOUNT,
+                    reserved=AMOUNT,
+                    resets_at=or_null(TIME),
+                )
+            ),
             buckets=list_of(ref("Bucket")),
             grants=list_of(ref("Grant")),
         ),
@@ -238,6 +251,7 @@ def _calls() -> dict[str, Schema]:
         **dict.fromkeys(("endpoint", "model", "upstream_model"), TEXT),
         **dict.fromkeys(("operation", "app", "thread", "run"), or_null(TEXT)),
         "key": id_of("key"),
+        "member": or_null(id_of("acct")),
         "price_version": TEXT,
         "estimated": FLAG,
         "shortened_to": or_null(COUNT),

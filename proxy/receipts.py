@@ -24,7 +24,7 @@ DIED = "died"
 class CallMemo:
     """What is known of a call when it is admitted; body_sha256 and what follows it are for reviews of usage.
 
-    input_by_role: tokens by role and kind, where they were counted.
+    input_by_role: tokens by role and kind, where they were counted. member: who spends a team's credits by it.
     """
 
     endpoint: str
@@ -41,6 +41,7 @@ class CallMemo:
     retry_count: int | None = None
     messages: int = 0
     input_by_role: Mapping[str, Mapping[str, int]] | None = None
+    member: str | None = None
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -52,6 +53,7 @@ class CallMemo:
             "thread": self.thread,
             "run": self.run,
             "key": self.key,
+            "member": self.member,
             "price_version": self.price_version,
             "shortened_to": self.shortened_to,
             "body_sha256": self.body_sha256,

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ledger.errors import LedgerError
 from pricing.amounts import format_credits
-from proxy.admission import Admitted, admit, terms_of
+from proxy.admission import Admitted, admit, in_payer, terms_of
 from proxy.caller import (
     ClientGone,
     headers_of,
@@ -37,7 +37,7 @@ from proxy.ids import object_id
 from proxy.interruption import Interruptible
 from proxy.operations import chat
 from proxy.operations.chat_stream import ChatStream
-from proxy.people.people import Caller
+from proxy.people.callers import Caller
 from proxy.performance import Performance
 from proxy.receipts import CallMemo
 from proxy.services import Services
@@ -105,8 +105,10 @@ class _PaidCall:
         self.exchange.request_id = object_id("req", self._own_id, caller.account_id)
         if services.draining:
             raise ApiError(503, "overloaded", "The server is stopping; try again", headers={"connection": "close"})
+        if caller.barred:
+            raise ApiError(403, "account_suspended", "The account of this key is suspended; its calls are refused")
         refuse_later_headers(headers)
-        services.limits.enter(caller.key_id, caller.account_id, services.loop.time())
+        services.limits.enter(caller.rate, caller.account_id, services.loop.time())
         self._caller = caller
         body = await read_body(self._receive, headers, self._config.max_body)
         call = chat.parse(body)
@@ -128,14 +130,15 @@ class _PaidCall:
             app=caller.app,
             thread=recorded_header(headers, b"x-farebox-thread"),
             run=run,
-            key=object_id("key", caller.key_id, caller.account_id),
+            key=caller.key,
+            member=caller.member,
             price_version=self._config.table.version,
             shortened_to=None,
             body_sha256=hashlib.sha256(body).hexdigest(),
             retry_count=_retry_count(headers),
             messages=len(call.messages),
         )
-        terms = terms_of(call, model, card, headers, run if card.per_run else None)
+        terms = terms_of(call, model, card, headers, in_payer(caller, run) if card.per_run else None)
         admitted = await admit(services, self._config, caller, self._own_id, terms, memo, call, model, run_limit)
         self._performance = performance = Performance(
             services,
@@ -182,7 +185,7 @@ class _PaidCall:
             self._watcher.cancel()
         services = self._services
         if self._caller is not None:
-            services.limits.leave(self._caller.key_id, self._caller.account_id)
+            services.limits.leave(self._caller.rate, self._caller.account_id)
         performance = self._performance
         ended = None
         tokens = {}

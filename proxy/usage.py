@@ -22,7 +22,7 @@ from pricing.amounts import format_credits
 from proxy.caller import headers_of, identify
 from proxy.config import Config
 from proxy.credits import receipt_object
-from proxy.errors import bad_request
+from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
 from proxy.jsonapi import JSON, page, parse_timestamp, read_page, timestamp
 from proxy.services import Services
@@ -43,6 +43,7 @@ _COLUMNS = (
     "thread",
     "run",
     "key",
+    "member",
     "price_version",
     "estimated",
     "total",
@@ -58,14 +59,16 @@ def routes(services: Services) -> list[Route]:
 
     async def usage(request: Request) -> Response:
         caller = await identify(services, headers_of(request.scope))
-        return await usage_answer(services, request, caller.account_id)
+        return await usage_answer(services, request, caller.account_id, caller.member)
 
     async def summary(request: Request) -> Response:
         caller = await identify(services, headers_of(request.scope))
-        return await usage_summary(services, request, caller.account_id)
+        return await usage_summary(services, request, caller.account_id, caller.member)
 
     async def statement(request: Request) -> Response:
         caller = await identify(services, headers_of(request.scope))
+        if caller.member is not None:
+            raise ApiError(403, "permission_denied", "A team's statement is for its operators; see your own usage")
         return await statement_answer(services, request, caller.account_id)
 
     return [
@@ -75,8 +78,11 @@ def routes(services: Services) -> list[Route]:
     ]
 
 
-def _which(request: Request, account: int | None, *others: str) -> Which:
-    """Read the filters; raises ApiError 422 naming the one that is wrong. others: what else may be asked here."""
+def _which(request: Request, account: int | None, member: str | None, *others: str) -> Which:
+    """Read the filters; raises ApiError 422 naming the one that is wrong. others: what else may be asked here.
+
+    member: who may see its own calls only.
+    """
     query = request.query_params
     known = {*MEMBERS, "since", "until", "limit", "after", *others}
     for name in query:
@@ -84,7 +90,10 @@ def _which(request: Request, account: int | None, *others: str) -> Which:
             shown = ", ".join(sorted(known))
             raise bad_request(f"`{name[:40]}` is no filter; known: {shown}", name[:40], status=422)
     times = {name: parse_timestamp(query[name], name) if name in query else None for name in ("since", "until")}
-    return Which(account, {name: query[name] for name in MEMBERS if name in query}, times["since"], times["until"])
+    wanted = {name: query[name] for name in MEMBERS if name in query}
+    if member is not None:
+        wanted["member"] = member
+    return Which(account, wanted, times["since"], times["until"])
 
 
 def _row(recorded: Recorded, *, account: bool) -> dict[str, Any]:
@@ -96,9 +105,11 @@ def _row(recorded: Recorded, *, account: bool) -> dict[str, Any]:
     return {**shown, "account": account_id(recorded.account_id)} if account else shown
 
 
-async def usage_answer(services: Services, request: Request, account: int | None) -> Response:
-    """List calls, or export all of them as CSV or JSONL; account: whose, None for everybody's."""
-    which = _which(request, account)
+async def usage_answer(
+    services: Services, request: Request, account: int | None, member: str | None = None
+) -> Response:
+    """List calls, or export all of them as CSV or JSONL; account: whose, None for everybody's; member: its own only."""
+    which = _which(request, account, member)
     accept = request.headers.get("accept", "")
     if "text/csv" in accept:
         return StreamingResponse(_csv(services.ledger, which), media_type="text/csv; charset=utf-8")
@@ -134,12 +145,14 @@ def _cell(value: object) -> str:
     return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-async def usage_summary(services: Services, request: Request, account: int | None) -> Response:
+async def usage_summary(
+    services: Services, request: Request, account: int | None, member: str | None = None
+) -> Response:
     """Sum calls up; by default those of the current period, which without a plan is the month in the account's zone.
 
     `after` is the key of the last row seen, empty for the row without one (`next` says it).
     """
-    which = _which(request, account, "by", "period")
+    which = _which(request, account, member, "by", "period")
     limit, after = read_page(request)
     by = request.query_params.get("by", "operation")
     if by not in _BY:

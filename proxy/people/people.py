@@ -1,48 +1,27 @@
-"""Accounts and keys: made, found, revoked; a key is looked up in a cache on the paid path."""
+"""Accounts, members and keys: made, found, revoked; a key is looked up in a cache on the paid path."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import secrets
 import string
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlmodel import Session, col, or_, select
 
 from proxy.database import Database
-from proxy.ids import object_id
-from proxy.people.tables import AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, SettingRow
+from proxy.people.callers import Caller, digest, find_caller
+from proxy.people.tables import AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, MemberRow, SettingRow
 
-__all__ = ["Caller", "ExternalIdTaken", "People", "Profile", "digest", "key_scope"]
+__all__ = ["ExternalIdTaken", "NewKey", "NotAMember", "People", "Profile"]
 
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 40
 _PREFIX_LENGTH = 8
 _MOST_CACHED = 100_000
 _ADMIN_SETTING = "admin_key_digest"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whoever a key stands for.
-
-    operations: all that it may be used for, None for any; operation: its default. scopes: whose spend limits count.
-    """
-
-    account_id: int
-    key_id: int
-    app: str | None
-    digest: bytes
-    operations: tuple[str, ...] | None = None
-    operation: str | None = None
-    scopes: tuple[str, ...] = ()
-
-
-def key_scope(key_id: int, account_id: int) -> str:
-    """The scope of a key's spend limit: what the key is called."""
-    return "key:" + object_id("key", key_id, account_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +36,24 @@ class Profile:
     created_at: int
 
 
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What a key is to be; pays: the team whose credits it spends, None for its own account's."""
+
+    name: str | None = None
+    app: str | None = None
+    operations: list[str] | None = None
+    operation: str | None = None
+    pays: int | None = None
+    platform: bool = False
+
+
 class ExternalIdTaken(Exception):
     """Another account has this external id."""
 
 
-def digest(secret: str) -> bytes:
-    """Hash a key; 40 random characters need no slow hash."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+class NotAMember(Exception):
+    """The account is no member of that team."""
 
 
 def _secret(prefix: str) -> str:
@@ -77,6 +67,7 @@ class People:
         self._run = database.run
         self._read = database.read
         self._callers: dict[bytes, Caller | None] = {}
+        self._external: dict[str, int] = {}
 
     # -- keys on the paid path
 
@@ -93,12 +84,24 @@ class People:
         caller = self.cached(wanted)
         if caller is not None:
             return caller
-        caller = await self._read(lambda session: _find_caller(session, wanted))
+        caller = await self._read(lambda session: find_caller(session, wanted))
         if caller is not None:
             if len(self._callers) >= _MOST_CACHED:
                 self._callers.pop(next(iter(self._callers)))
             self._callers[wanted] = caller
         return caller
+
+    async def named(self, external_id: str) -> int | None:
+        """Find the account that an operator knows by an id of its own, or None."""
+        account = self._external.get(external_id)
+        if account is None:
+            row = await self._read(lambda session: session.get(ExternalIdRow, external_id))
+            if row is None:
+                return None
+            if len(self._external) >= _MOST_CACHED:
+                self._external.pop(next(iter(self._external)))
+            account = self._external[external_id] = row.account_id
+        return account
 
     # -- administration
 
@@ -123,16 +126,27 @@ class People:
 
         await self._run(work)
 
-    async def change_account(self, account_id: int, name: str | None, email: str | None) -> Profile:
-        """Change an account's owner; None leaves as it is."""
+    async def change_account(
+        self, account_id: int, name: str | None, email: str | None, *, barred: bool | None = None
+    ) -> Profile:
+        """Change an account's owner; None leaves as it is. barred: whether teams refuse its calls."""
 
-        def work(session: Session) -> Profile:
+        def work(session: Session) -> tuple[Profile, list[bytes]]:
             row = session.get_one(AccountRow, account_id)
             row.name = name or row.name
             row.email = email or row.email
-            return _profile(row)
+            if barred is None:
+                return _profile(row), []
+            row.barred = int(barred)
+            return _profile(row), [key.digest for key in _team_keys(session, account_id)]
 
-        return await self._run(work)
+        profile, stale = await self._run(work)
+        self._forget(stale)
+        return profile
+
+    def _forget(self, digests: Collection[bytes]) -> None:
+        for one in digests:
+            self._callers.pop(one, None)
 
     async def profile(self, account_id: int) -> Profile | None:
         def work(session: Session) -> Profile | None:
@@ -142,9 +156,14 @@ class People:
         return await self._read(work)
 
     async def profiles(
-        self, limit: int, after: int | None, query: str | None = None, external_id: str | None = None
+        self,
+        limit: int,
+        after: int | None,
+        query: str | None = None,
+        external_id: str | None = None,
+        among: Collection[int] | None = None,
     ) -> list[Profile]:
-        """List accounts, newest first; query: part of a name or e-mail address."""
+        """List accounts, newest first; query: part of a name or e-mail address; among: of these only."""
         statement = select(AccountRow).order_by(col(AccountRow.account_id).desc()).limit(limit)
         if after is not None:
             statement = statement.where(col(AccountRow.account_id) < after)
@@ -157,38 +176,86 @@ class People:
             )
         if external_id is not None:
             statement = statement.where(col(AccountRow.external_id) == external_id)
+        if among is not None:
+            statement = statement.where(col(AccountRow.account_id).in_(among))
         return await self._read(lambda session: [_profile(row) for row in session.exec(statement)])
 
-    async def add_key(
-        self,
-        account_id: int,
-        key_id: int,
-        now: int,
-        name: str | None,
-        app: str | None,
-        operations: list[str] | None = None,
-        operation: str | None = None,
-    ) -> tuple[str, KeyRow]:
-        """Make a key for an account; returns its secret, which is kept nowhere, and its row."""
+    # -- teams
+
+    async def add_member(self, team: int, member: int, now: int) -> tuple[MemberRow, bool]:
+        """Let an account have keys that spend a team's credits; returns its row, and whether that is new."""
+
+        def work(session: Session) -> tuple[MemberRow, bool]:
+            row = session.get(MemberRow, (team, member))
+            if row is not None:
+                return row, False
+            row = MemberRow(account_id=team, member_id=member, created_at=now)
+            session.add(row)
+            return row, True
+
+        return await self._run(work)
+
+    async def member(self, team: int, member: int) -> MemberRow | None:
+        return await self._read(lambda session: session.get(MemberRow, (team, member)))
+
+    async def members(self, team: int, limit: int, after: int | None) -> list[MemberRow]:
+        """List a team's members, those whose accounts are newest first."""
+        statement = select(MemberRow).where(col(MemberRow.account_id) == team)
+        if after is not None:
+            statement = statement.where(col(MemberRow.member_id) < after)
+        statement = statement.order_by(col(MemberRow.member_id).desc()).limit(limit)
+        return await self._read(lambda session: list(session.exec(statement)))
+
+    async def remove_member(self, team: int, member: int, now: int) -> list[KeyRow] | None:
+        """End a membership and revoke the keys it allowed, at once; returns those, or None if there is none."""
+
+        def work(session: Session) -> list[KeyRow] | None:
+            row = session.get(MemberRow, (team, member))
+            if row is None:
+                return None
+            session.delete(row)
+            keys = [key for key in _team_keys(session, member) if key.pays == team and key.revoked_at is None]
+            for key in keys:
+                key.revoked_at = now
+            return keys
+
+        revoked = await self._run(work)
+        self._forget([key.digest for key in revoked or ()])
+        return revoked
+
+    # -- keys
+
+    async def add_key(self, account_id: int, key_id: int, now: int, wanted: NewKey) -> tuple[str, KeyRow]:
+        """Make a key for an account; returns its secret, which is kept nowhere, and its row.
+
+        Raises NotAMember where it is to spend the credits of a team that the account is not in.
+        """
         secret = _secret("fbx_")
         row = KeyRow(
             account_id=account_id,
             key_id=key_id,
-            name=name,
-            app=app,
-            operations=None if operations is None else json.dumps(operations),
-            operation=operation,
+            name=wanted.name,
+            app=wanted.app,
+            operations=None if wanted.operations is None else json.dumps(wanted.operations),
+            operation=wanted.operation,
             prefix=secret[:_PREFIX_LENGTH],
             digest=digest(secret),
             created_at=now,
+            pays=wanted.pays,
+            platform=int(wanted.platform),
         )
 
         def work(session: Session) -> None:
+            if wanted.pays is not None and session.get(MemberRow, (wanted.pays, account_id)) is None:
+                raise NotAMember
             session.add(row)
             session.add(KeyDigestRow(digest=row.digest, account_id=account_id, key_id=key_id))
 
         await self._run(work)
         return secret, row
+
+    async def key(self, account_id: int, key_id: int) -> KeyRow | None:
+        return await self._read(lambda session: session.get(KeyRow, (account_id, key_id)))
 
     async def keys(self, account_id: int, limit: int, after: int | None) -> list[KeyRow]:
         """List an account's keys, newest first."""
@@ -208,8 +275,7 @@ class People:
             return row
 
         row = await self._run(work)
-        if row is not None:
-            self._callers.pop(row.digest, None)
+        self._forget([row.digest] if row is not None else [])
         return row
 
     async def admin_digest(self, configured: str | None) -> tuple[bytes, str | None]:
@@ -228,17 +294,10 @@ class People:
         return await self._run(work)
 
 
-def _find_caller(session: Session, wanted: bytes) -> Caller | None:
-    entry = session.get(KeyDigestRow, wanted)
-    if entry is None or not hmac.compare_digest(entry.digest, wanted):
-        return None
-    row = session.get(KeyRow, (entry.account_id, entry.key_id))
-    if row is None or row.revoked_at is not None:
-        return None
-    operations = tuple(json.loads(row.operations)) if row.operations else None
-    scopes = (key_scope(row.key_id, row.account_id),)
-    return Caller(row.account_id, row.key_id, row.app, wanted, operations, row.operation, scopes)
-
-
 def _profile(row: AccountRow) -> Profile:
     return Profile(row.account_id, row.name, row.email, row.external_id, row.kind, row.created_at)
+
+
+def _team_keys(session: Session, member: int) -> list[KeyRow]:
+    """An account's keys that spend a team's credits."""
+    return list(session.exec(select(KeyRow).where(col(KeyRow.account_id) == member, col(KeyRow.pays).is_not(None))))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-__all__ = ["PEOPLE_TABLES", "AccountRow", "ExternalIdRow", "KeyDigestRow", "KeyRow", "SettingRow"]
+__all__ = ["PEOPLE_TABLES", "AccountRow", "ExternalIdRow", "KeyDigestRow", "KeyRow", "MemberRow", "SettingRow"]
 
 
 def _big(*, key: bool = False) -> Any:
@@ -15,7 +15,7 @@ def _big(*, key: bool = False) -> Any:
 
 
 class AccountRow(SQLModel, table=True):
-    """Who an account belongs to."""
+    """Who an account belongs to; barred: it is suspended or closed, so that no team pays for it either."""
 
     __tablename__: ClassVar[Any] = "people_account"
 
@@ -25,12 +25,14 @@ class AccountRow(SQLModel, table=True):
     external_id: str | None = None
     kind: str
     created_at: int = _big()
+    barred: int | None = None
 
 
 class KeyRow(SQLModel, table=True):
     """A key; of the secret only its digest is kept, and its first characters to tell keys apart.
 
-    operations: JSON list of the only operations that it may be used for; operation: the default one.
+    operations: JSON list of the only operations that it may be used for; operation: the default one. pays: the team
+    whose credits it spends, null for its own account's. platform: 1 where it acts for whom its calls name.
     """
 
     __tablename__: ClassVar[Any] = "people_key"
@@ -45,6 +47,18 @@ class KeyRow(SQLModel, table=True):
     digest: bytes
     created_at: int = _big()
     revoked_at: int | None = Field(default=None, sa_type=BigInteger)
+    pays: int | None = Field(default=None, sa_type=BigInteger)
+    platform: int | None = None
+
+
+class MemberRow(SQLModel, table=True):
+    """Who may have keys that spend a team's credits; account_id: the team's."""
+
+    __tablename__: ClassVar[Any] = "people_member"
+
+    account_id: int = _big(key=True)
+    member_id: int = _big(key=True)
+    created_at: int = _big()
 
 
 class KeyDigestRow(SQLModel, table=True):
@@ -75,5 +89,5 @@ class SettingRow(SQLModel, table=True):
     value: bytes
 
 
-_ROWS: tuple[type[SQLModel], ...] = (AccountRow, KeyRow, KeyDigestRow, ExternalIdRow, SettingRow)
+_ROWS: tuple[type[SQLModel], ...] = (AccountRow, KeyRow, MemberRow, KeyDigestRow, ExternalIdRow, SettingRow)
 PEOPLE_TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]

@@ -58,6 +58,7 @@ def test_a_receipt_says_what_was_charged_and_from_what(upstream: Upstream, calle
         "app": None,
         "thread": "t-1",
         "run": "r-1",
+        "member": None,
         "estimated": False,
         "shortened_to": None,
         "lines": [

@@ -417,7 +417,7 @@ _ROWS = (
     _Row("field of an own route", _gets("/v1/credits/usage?limit=0"), Unprocessable, 422, None, _LIMIT, 1, 0),
     _Row("too large", _asks(user="x" * 1_000_000), APIStatusError, 413, "request_too_large", {"param": None}, 1, 0),
     _Row("unpriced", _asks(service_tier="priority"), BadRequest, 400, "not_supported", _TIER, 1, 0),
-    _Row("later header", _asks(extra_headers=_SOMEBODY), BadRequest, 400, "not_supported", _USER, 1, 0),
+    _Row("no platform", _asks(extra_headers=_SOMEBODY), Denied, 403, "permission_denied", _USER, 1, 0),
     _Row("later endpoint", _moderates, BadRequest, 400, "not_supported", {}, 1, 0),
     _Row("no operation", _asks(extra_headers=_NOWHERE), BadRequest, 400, "unknown_operation", _OPERATION, 1, 0),
     _Row("unknown key", _unknown_key, Unauthenticated, 401, "invalid_api_key", {}, 1, 0),

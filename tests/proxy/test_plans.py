@@ -321,6 +321,7 @@ def test_the_balance_is_as_documented(shared: Server) -> None:
         "monthly_limit": "2000",
         "used": "380",
         "resets_at": "2026-12-31T23:00:00Z",
+        "limits": [],
     }
     assert buckets["daily"] == {
         "bucket": "daily",
@@ -651,3 +652,27 @@ def test_a_closed_account_keeps_its_plan(shared: Server) -> None:
         refused = shared.admin(method, path, {"plan": "super"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "account_closed")
     assert shared.done("GET", f"/accounts/{account}/grants")["data"] == before
+
+
+def test_accounts_are_found_by_plan(shared: Server) -> None:
+    """As of their own time: one whose change has come due is on its new plan, though nothing happened in it since."""
+    lives = [_Life(shared, "2026-03-01T00:00:00Z", plan="super", email=f"{n}@plan.example") for n in range(3)]
+    shared.done("PATCH", f"/accounts/{lives[1].account}", {"plan": "starter"})
+
+    def on(plan: str, more: str = "") -> list[str]:
+        rows: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            listed = shared.done("GET", f"/accounts?plan={plan}&query=plan.example&limit=2{more}{after}")
+            rows += listed["data"]
+            assert {row["plan"] for row in rows} <= {plan}
+            if not listed["has_more"]:
+                return [row["id"] for row in rows]
+            after = f"&after={listed['next']}"
+
+    assert on("super") == [life.account for life in reversed(lives)]
+    assert on("starter") == []
+    lives[1].at("2026-04-01T00:00:00Z")
+    assert on("super") == [lives[2].account, lives[0].account]
+    assert on("starter") == [lives[1].account]
+    assert on("nothing") == []

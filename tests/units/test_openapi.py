@@ -147,13 +147,13 @@ BUCKET = {
 BALANCE = {
     "object": "credits.balance", "account": "acct_1", "plan": "starter", "timezone": "Europe/Rome",
     "usd_per_credit": "0.01", "available": "1370", "held": "180", "debt": "0", "overdraft_limit": "0", "low": False,
-    "monthly_limit": "2000", "used": "450", "resets_at": None, "buckets": [BUCKET], "grants": [GRANT],
+    "monthly_limit": "2000", "used": "450", "resets_at": None, "limits": [], "buckets": [BUCKET], "grants": [GRANT],
 }  # fmt: skip
 RECEIPT = {
     "object": "credits.receipt", "id": "req_1", "status": "settled", "ended": "answered",
     "endpoint": "/v1/chat/completions", "model": "fast", "upstream_model": "gpt-4.1-mini", "operation": None,
-    "app": None, "thread": "t1", "run": None, "key": "key_1", "price_version": "prices_1", "estimated": False,
-    "shortened_to": None, "total": "0.5", "debt": "0", "refunded": "0", "reward": "0",
+    "app": None, "thread": "t1", "run": None, "key": "key_1", "member": None, "price_version": "prices_1",
+    "estimated": False, "shortened_to": None, "total": "0.5", "debt": "0", "refunded": "0", "reward": "0",
     "created_at": "2026-11-21T10:00:00Z", "settled_at": "2026-11-21T10:00:01Z",
     "lines": [{"meter": "input_tokens", "quantity": "12", "price": "40 / 1M", "amount": "0.00048"},
               {"meter": "max", "quantity": "1", "price": "0.4", "amount": "-0.5"}],
