@@ -188,6 +188,11 @@ _INVARIANTS: Final[dict[str, str]] = {
             FROM ledger_hold h, json_each(h.limits) WHERE h.limits IS NOT NULL GROUP BY 1, 2, 3)
         SELECT l.account_id, l.scope, l.label, l.reserved, held.amount AS held FROM ledger_limit l
         LEFT JOIN held USING (account_id, scope, label) WHERE l.reserved > COALESCE(held.amount, 0)""",
+    "an idempotency key is claimed by an open hold or by a call that was settled": """
+        SELECT c.account_id, c.hold_id, c.at, c.answer IS NOT NULL AS answered FROM ledger_claim c
+        LEFT JOIN ledger_hold h USING (account_id, hold_id) LEFT JOIN ledger_receipt r USING (account_id, hold_id)
+        WHERE CASE WHEN c.answer IS NULL THEN substr(h.claim, 1, 32) IS NOT c.claim
+            OR substr(h.claim, 33) IS NOT c.body ELSE r.status IS NOT 'settled' END""",
     "renewal is noted for every account that is to be renewed": """
         SELECT account_id, next_plan_at, next_due_at FROM ledger_account WHERE next_plan_at < next_due_at""",
     "expiry is noted for every account that has something to expire": """

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ledger.model import NEVER, Grant, Hold, Limit, Period, Run, Transfer
+from ledger.model import NEVER, Claimed, Grant, Hold, Limit, Period, Run, Transfer
 from ledger.outcomes import Ended, Refunded
 
 __all__ = [
@@ -54,8 +54,9 @@ class Book:
     overdraft_limit: the account's own, None for its plan's. next_plan: what `plan` becomes at `next_plan_at`.
     periods: by bucket. clock: the test clock that it is bound to. seen_at: the latest time at which something was due;
     the page's time never goes back behind it. limited: it has, or had, a spend limit. voided: when, by grant id.
-    refunds: by hold id. limits: by scope, of those scopes that were `asked` for. runs: by run and operation. What comes
-    after `runs` collects what the store has to write.
+    refunds: by hold id. limits: by scope, of those scopes that were `asked` for. runs: by run and operation. claims: by
+    key, None for one that is free, of those keys that were asked for. What comes after `claims` collects what the store
+    has to write; answers: by key.
     """
 
     account_id: int
@@ -85,6 +86,7 @@ class Book:
     limits: dict[str, Limit] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)
+    claims: Mapping[bytes, Claimed | None] = field(default_factory=_nothing)
     changed: bool = False
     touched: set[int] = field(default_factory=set)
     reopened: frozenset[int] = frozenset()
@@ -95,3 +97,5 @@ class Book:
     transfers: list[Transfer] = field(default_factory=list)
     limits_changed: set[str] = field(default_factory=set)
     runs_changed: set[tuple[str, str]] = field(default_factory=set)
+    claims_changed: frozenset[bytes] = frozenset()
+    answers: Mapping[bytes, bytes] = field(default_factory=_nothing)

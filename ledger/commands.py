@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ledger.model import NEVER
+from ledger.model import NEVER, Claim
 
 __all__ = [
     "Adjust",
     "Command",
+    "ForgetAnswers",
     "IssueGrant",
     "OpenAccount",
     "PlaceHold",
@@ -92,6 +93,14 @@ class SetClock:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetAnswers:
+    """Let go of answers that have been kept long enough; it has a page of its own that nothing else is on."""
+
+    before: int
+    account_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class IssueGrant:
     """Issue a grant; it repays debt first. paid: money came for it. source_key: at most one grant under each.
 
@@ -134,7 +143,8 @@ class PlaceHold:
     within: refuse as `large` what exceeds this fraction (1/within) of what is available, so that the caller can
     count exactly instead of bounding; 0 asks for no such check. memo: the call, opaque here. scopes: whose spend limits
     count, as far as there are any. run_limit: what the run whose scope is the last may spend at most, from now on.
-    plans: those that have what is called, None where all do. share: comes on top of `amount`.
+    plans: those that have what is called, None where all do. share: comes on top of `amount`. claim: refused as
+    `claimed` where another call has it.
     """
 
     account_id: int
@@ -147,13 +157,15 @@ class PlaceHold:
     run_limit: int | None = None
     plans: frozenset[str | None] | None = None
     share: RunShare | None = None
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
     """End a hold with a charge, which may be below, at or above it, and is never refused for lack of credits.
 
-    share: comes on top of `amount`, and its memo in place of `memo`.
+    share: comes on top of `amount`, and its memo in place of `memo`. answer: is kept for whoever asks again under the
+    hold's claim, opaque here, empty where only that it was given is; None frees the claim, as a Void does.
     """
 
     account_id: int
@@ -161,6 +173,7 @@ class Settle:
     amount: int
     memo: bytes
     share: RunShare | None = None
+    answer: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +236,7 @@ Command = (
     | SetPlan
     | SetLimit
     | SetClock
+    | ForgetAnswers
     | IssueGrant
     | PlaceHold
     | Settle

@@ -11,6 +11,7 @@ from ledger.adjustment import adjust
 from ledger.book import Balance, Book
 from ledger.burn import BucketOrder, burnable, in_order, unheld
 from ledger.caps import free_of, give_back, limits_of, reserve, set_limit, settle_limits
+from ledger.claims import claim, claimed, end_claim
 from ledger.commands import (
     Adjust,
     Command,
@@ -202,6 +203,9 @@ def _place(book: Book, command: PlaceHold, rules: Rules, now: int) -> Held | Ref
     amount = command.amount
     if amount < 0:
         raise Conflict("a hold is never negative")
+    if command.claim is not None and (found := claimed(book, command, now)) is not None:
+        available = _available(book, now)
+        return Refused("claimed", amount, available, 0, book.debt, available, claimed=found)
     if command.share is not None:
         amount += hold_share(run_of(book, command.share), command.share)
     limits = limits_of(book, command, now) if command.scopes else []
@@ -235,9 +239,11 @@ def _place(book: Book, command: PlaceHold, rules: Rules, now: int) -> Held | Ref
         book.overdraft_held += uncovered
         book.changed = True
     reserved = reserve(book, limits, amount) if limits else ()
-    hold = Hold(command.hold_id, amount, tuple(legs), command.memo, now, command.deadline, reserved)
+    hold = Hold(command.hold_id, amount, tuple(legs), command.memo, now, command.deadline, reserved, command.claim)
     book.holds[hold.hold_id] = hold
     book.placed.append(hold)
+    if command.claim is not None:
+        claim(book, command, now)
     return Held(hold, max(0, free - (amount - uncovered) - book.debt))
 
 
@@ -342,6 +348,8 @@ def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> En
     )
     book.ended[hold.hold_id] = ended
     book.closed.append(ended)
+    if hold.claim is not None:
+        end_claim(book, hold, command, ended)
     return ended
 
 

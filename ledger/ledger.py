@@ -7,11 +7,13 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 from ledger.book import Balance
 from ledger.commands import (
     Adjust,
+    ForgetAnswers,
     IssueGrant,
     OpenAccount,
     PlaceHold,
@@ -25,14 +27,15 @@ from ledger.commands import (
     VoidGrant,
 )
 from ledger.commit import GroupCommit
-from ledger.errors import LedgerUnavailable
+from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.ids import IdSource, microseconds
 from ledger.lock import OwnerLock
-from ledger.model import NEVER, Grant, Limit
+from ledger.model import KEPT_FOR, NEVER, Claimed, Grant, Limit
 from ledger.outcomes import (
     AccountSet,
     Adjusted,
     Ended,
+    Forgotten,
     Held,
     Issued,
     LimitSet,
@@ -56,6 +59,7 @@ _log = logging.getLogger("farebox.ledger")
 _Kind = TypeVar("_Kind")
 _EXPORT_PAGE = 1000
 _MOST_SHARES = 16
+_FORGET_SECONDS = 600
 
 
 class Ledger:
@@ -80,6 +84,7 @@ class Ledger:
         self._ids = ids
         self._rules = rules
         self._queries = Queries(path)
+        self._forgetting: asyncio.Task[None] | None = None
         self._readers = ThreadPoolExecutor(2, "ledger-reader")
         # Lists and sums may take seconds; who looks at a balance or a receipt must not wait for them.
         self._listers = ThreadPoolExecutor(2, "ledger-lister")
@@ -114,6 +119,7 @@ class Ledger:
             raise
         commit = GroupCommit(store, rules, clock, most_waiting)
         ledger = cls(path, lock, store, commit, IdSource(clock), rules)
+        ledger._forgetting = asyncio.create_task(ledger._forget())
         try:
             await ledger._release_orphans(orphan_memo)
         except BaseException:
@@ -131,8 +137,26 @@ class Ledger:
         if orphans:
             _log.warning("released %d orphaned holds of a process that died", len(orphans))
 
+    async def _forget(self) -> None:
+        """Let answers go that have been kept long enough, now and then."""
+        while True:
+            await asyncio.sleep(_FORGET_SECONDS)
+            with suppress(LedgerError):
+                await self.forget_answers()
+
+    async def forget_answers(self) -> int:
+        """Let answers go that have been kept long enough; returns how many. Done by itself, now and then."""
+        forgotten = 0
+        while True:
+            command = ForgetAnswers(self._commit.now() - KEPT_FOR + 1)
+            if not (answers := _expect(Forgotten, await self._commit.submit(command)).answers):
+                return forgotten
+            forgotten += answers
+
     async def close(self) -> None:
         """Commit what is queued and give the file up."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         await self._commit.close()
         self._readers.shutdown()
         self._listers.shutdown()
@@ -286,6 +310,10 @@ class Ledger:
     async def limits(self, account_id: int) -> dict[str, Limit]:
         """An account's spend limits by scope, as of now."""
         return await self._read(self._queries.limits, account_id, self._commit.now())
+
+    async def answered(self, account_id: int, key: bytes) -> tuple[Claimed, bytes | None] | None:
+        """Find the call that has claimed an idempotency key, and its answer, None while it runs; None: it is free."""
+        return await self._read(self._queries.answered, account_id, key, self._commit.now())
 
     async def create_clock(self, now: int) -> int:
         """Make a test clock that stands at `now`, in microseconds since 1970; returns its id. Raises Conflict."""

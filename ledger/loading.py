@@ -9,11 +9,12 @@ import orjson
 
 from ledger.book import Book
 from ledger.commands import Command, IssueGrant, PlaceHold, Refund, SetLimit, Settle, Void, VoidGrant
-from ledger.model import UNLIMITED, Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
+from ledger.model import UNLIMITED, Claim, Claimed, Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
 from ledger.outcomes import Ended, Refunded
 
 __all__ = [
     "ACCOUNT_COLUMNS",
+    "CLAIM_COLUMNS",
     "GRANT_COLUMNS",
     "HOLD_COLUMNS",
     "LIMIT_COLUMNS",
@@ -22,7 +23,9 @@ __all__ = [
     "account_row",
     "json_text",
     "load",
+    "load_answer",
     "load_books",
+    "load_claim",
     "load_clocks",
     "load_limits",
     "load_refunds",
@@ -35,7 +38,8 @@ ACCOUNT_COLUMNS = (
 )
 LIMIT_COLUMNS = "scope, amount, per, label, ends_at, spent, reserved"
 GRANT_COLUMNS = "grant_id, bucket, source, paid, granted, effective_at, expires_at, created_at, source_key, note"
-HOLD_COLUMNS = "account_id, hold_id, amount, legs, memo, created_at, deadline, limits"
+HOLD_COLUMNS = "account_id, hold_id, amount, legs, memo, created_at, deadline, limits, claim"
+CLAIM_COLUMNS = "account_id, claim, body, hold_id, at, charged, available, answer"
 RECEIPT_COLUMNS = "account_id, hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late, limits"
 REFUND_COLUMNS = "account_id, refund_id, hold_id, amount, paid_to, debt_reduced, reason, created_at"
 
@@ -64,6 +68,12 @@ _LIMITS_OF = (
     f"SELECT {LIMIT_COLUMNS} FROM ledger_limit WHERE account_id = ? AND scope NOT LIKE 'run:%' AND amount < {UNLIMITED}"
 )
 _LOAD_RUN = "SELECT raw, charged FROM ledger_run WHERE account_id = ? AND run = ? AND operation = ?"
+_LOAD_CLAIM = (
+    "SELECT body, hold_id, at, answer IS NOT NULL, charged, available FROM ledger_claim"
+    " WHERE account_id = ? AND claim = ?"
+)
+_LOAD_ANSWER = "SELECT answer FROM ledger_claim WHERE account_id = ? AND claim = ?"
+_DIGEST = 32
 _LOAD_SOURCE = f"SELECT {_LOT} FROM ledger_grant WHERE account_id = ? AND source_key = ?"
 
 
@@ -94,6 +104,9 @@ def load(cursor: sqlite3.Cursor, commands: Sequence[Command], books: dict[int, B
     corrections: list[VoidGrant | Refund] = []
     for command in commands:
         if isinstance(command, PlaceHold):
+            if command.claim is not None:
+                book, key = books[command.account_id], command.claim.key
+                book.claims = {key: load_claim(cursor, command.account_id, key), **book.claims}
             continue
         if isinstance(command, (Settle, Void)):
             if command.hold_id not in books[command.account_id].holds:
@@ -106,7 +119,8 @@ def load(cursor: sqlite3.Cursor, commands: Sequence[Command], books: dict[int, B
     if ends:
         for row in cursor.execute(_LOAD_HOLDS, (json_text([*ends]),)).fetchall():
             legs = tuple(Leg(*leg) for leg in orjson.loads(row[3]))
-            books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6], _read_pairs(row[7]))
+            claim = None if row[8] is None else Claim(row[8][:_DIGEST], row[8][_DIGEST:])
+            books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6], _read_pairs(row[7]), claim)
             ends.discard((row[0], row[1]))
     if ends:
         # Also those that are placed in this very batch: an id that has ended before must not be placed again.
@@ -187,6 +201,18 @@ def account_row(book: Book) -> tuple[object, ...]:
         book.seen_at,
         int(book.limited),
     )
+
+
+def load_claim(cursor: sqlite3.Cursor, account_id: int, key: bytes) -> Claimed | None:
+    """Load what an idempotency key has claimed."""
+    row = cursor.execute(_LOAD_CLAIM, (account_id, key)).fetchone()
+    return None if row is None else Claimed(Claim(key, row[0]), row[1], row[2], bool(row[3]), row[4], row[5])
+
+
+def load_answer(cursor: sqlite3.Cursor, account_id: int, key: bytes) -> bytes | None:
+    """Load the answer that is kept under an idempotency key."""
+    row = cursor.execute(_LOAD_ANSWER, (account_id, key)).fetchone()
+    return None if row is None else row[0]
 
 
 def load_clocks(cursor: sqlite3.Cursor) -> dict[int, int]:

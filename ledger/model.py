@@ -10,6 +10,7 @@ __all__ = [
     "ALLOWANCE",
     "DEBT",
     "ISSUE",
+    "KEPT_FOR",
     "NEVER",
     "OVERDRAFT",
     "REFUNDED",
@@ -17,6 +18,8 @@ __all__ = [
     "BREAKAGE",
     "SALE",
     "UNLIMITED",
+    "Claim",
+    "Claimed",
     "Grant",
     "Hold",
     "Leg",
@@ -33,6 +36,9 @@ NEVER: Final = 2**63 - 1
 
 UNLIMITED: Final = 2**63 - 1
 """The amount of a spend limit that was lifted; what is spent in its scope is counted on."""
+
+KEPT_FOR: Final = 24 * 3_600 * 1_000_000
+"""How long an answer is kept for whoever asks again under its idempotency key, in microseconds."""
 
 # Nodes: a grant is its positive id; the system's nodes are negative and have no balance row to contend for.
 ISSUE: Final = -1
@@ -86,6 +92,27 @@ class Leg(NamedTuple):
     amount: int
 
 
+class Claim(NamedTuple):
+    """What makes a call the same call when it is made again: digests of its idempotency key and of its body."""
+
+    key: bytes
+    body: bytes
+
+
+class Claimed(NamedTuple):
+    """A key that a call has claimed, until it ends or, where it was answered, for `KEPT_FOR` after that.
+
+    at: when it was claimed, or answered. charged, available: what the call was told when it was answered.
+    """
+
+    claim: Claim
+    hold_id: int
+    at: int
+    answered: bool = False
+    charged: int = 0
+    available: int = 0
+
+
 class Hold(NamedTuple):
     """An open hold; `memo` is the proxy's account of the call, opaque here."""
 
@@ -97,6 +124,7 @@ class Hold(NamedTuple):
     deadline: int
     limits: tuple[tuple[str, int], ...] = ()
     """The spend limits that it is reserved at: (scope, label of the period)."""
+    claim: Claim | None = None
 
 
 class Period(NamedTuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ledger.model import Grant, Hold, Limit, PaidBack, PaidFrom, Run
+from ledger.model import Claimed, Grant, Hold, Limit, PaidBack, PaidFrom, Run
 
 __all__ = [
     "AccountSet",
     "Adjusted",
     "ClockSet",
     "Ended",
+    "Forgotten",
     "Held",
     "Issued",
     "LimitSet",
@@ -76,7 +77,8 @@ class Refused:
     """A hold was not placed: nothing changed.
 
     reason: `insufficient` (not even with nothing held), `held` (own running calls stand in the way), `limit` (a spend
-    limit), `plan` (the plan does not have it), `suspended`, `closed`, or `large` (for a hold placed with `within`).
+    limit), `plan` (the plan does not have it), `suspended`, `closed`, `large` (for a hold placed with `within`), or
+    `claimed`: it is the same call as another, running or answered, and that one is `claimed`.
     available: max(0, unheld credits less debt). affordable: the largest hold that would fit with nothing held.
     fits_at: when renewals make it fit, if they do. limit: the spend limit that is in the way, as of now. plan: the
     account's. run: what the call's run has come to.
@@ -92,6 +94,7 @@ class Refused:
     limit: Limit | None = None
     plan: str | None = None
     run: Run | None = None
+    claimed: Claimed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,13 @@ class ClockSet:
 
     clock_id: int
     now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """So many answers were let go."""
+
+    answers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +195,7 @@ Outcome = (
     | PlanSet
     | LimitSet
     | ClockSet
+    | Forgotten
     | Voided
     | Adjusted
     | Refunded

@@ -10,11 +10,12 @@ from sqlmodel import Session, col, select
 
 from ledger.book import Balance, Book
 from ledger.caps import up_to_date
+from ledger.claims import is_over
 from ledger.commands import SetPlan
 from ledger.engine import balance
 from ledger.errors import UnknownAccount
-from ledger.loading import load_books, load_clocks, load_limits, load_refunds
-from ledger.model import ALLOWANCE, NEVER, Grant, Limit
+from ledger.loading import load_answer, load_books, load_claim, load_clocks, load_limits, load_refunds
+from ledger.model import ALLOWANCE, NEVER, Claimed, Grant, Limit
 from ledger.outcomes import PlanSet, Refunded
 from ledger.plans import set_plan
 from ledger.renewal import bring_up_to
@@ -84,6 +85,15 @@ class Queries:
         values = {"plan": plan, "now": now, "limit": limit, "before": NEVER if before is None else before}
         with self._engine.connect() as connection:
             return [row[0] for row in connection.execute(text(_ON_PLAN), values)]
+
+    def answered(self, account_id: int, key: bytes, now: int) -> tuple[Claimed, bytes | None] | None:
+        _, now = self._book(account_id, now)
+        with self._engine.connect() as connection:
+            # One snapshot, so that the answer is the claim's.
+            connection.exec_driver_sql("BEGIN")
+            cursor = _cursor(connection)
+            found = load_claim(cursor, account_id, key)
+            return None if found is None or is_over(found, now) else (found, load_answer(cursor, account_id, key))
 
     def clock(self, clock: int) -> int | None:
         with self._engine.connect() as connection:

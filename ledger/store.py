@@ -11,12 +11,13 @@ from sqlalchemy.dialects import sqlite as dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ledger.book import Book
-from ledger.commands import Command, OpenAccount, SetClock
+from ledger.commands import Command, ForgetAnswers, OpenAccount, SetClock
 from ledger.engine import apply
 from ledger.errors import Conflict, LedgerUnavailable, UnknownClock
 from ledger.ids import IdSource
 from ledger.loading import (
     ACCOUNT_COLUMNS,
+    CLAIM_COLUMNS,
     GRANT_COLUMNS,
     HOLD_COLUMNS,
     LIMIT_COLUMNS,
@@ -28,7 +29,7 @@ from ledger.loading import (
     load_clocks,
     pairs_text,
 )
-from ledger.outcomes import ClockSet, Outcome, Refunded
+from ledger.outcomes import ClockSet, Forgotten, Outcome, Refunded
 from ledger.pages import Pages
 from ledger.rules import Rules
 from ledger.tables import HOLD_HAS_ENDED, TABLES, TRIGGERS
@@ -44,7 +45,7 @@ _INSERT_GRANT = (
 _VOID_GRANT = "UPDATE ledger_grant SET voided_at = ? WHERE account_id = ? AND grant_id = ?"
 _INSERT_REFUND = f"INSERT INTO ledger_refund ({REFUND_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
 _DELETE_HOLD = "DELETE FROM ledger_hold WHERE account_id = ? AND hold_id = ?"
-_INSERT_HOLD = f"INSERT INTO ledger_hold ({HOLD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
+_INSERT_HOLD = f"INSERT INTO ledger_hold ({HOLD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"
 _INSERT_TRANSFER = (
     "INSERT INTO ledger_transfer (account_id, transfer_id, kind, source, target, amount, at, request, note)"
     " VALUES (?,?,?,?,?,?,?,?,?)"
@@ -65,6 +66,12 @@ _UPSERT_LIMIT = (
     " DO UPDATE SET amount = excluded.amount, per = excluded.per, label = excluded.label, ends_at = excluded.ends_at,"
     " spent = excluded.spent, reserved = excluded.reserved"
 )
+_PUT_CLAIM = f"INSERT OR REPLACE INTO ledger_claim ({CLAIM_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
+_FREE_CLAIM = "DELETE FROM ledger_claim WHERE account_id = ? AND claim = ?"
+# Those of test clocks have times of their own.
+_FORGET = """DELETE FROM ledger_claim WHERE rowid IN (
+    SELECT c.rowid FROM ledger_claim c LEFT JOIN ledger_account a USING (account_id)
+    WHERE c.answer IS NOT NULL AND c.at < ? AND a.clock IS NULL ORDER BY c.at LIMIT 100)"""
 _UPSERT_RUN = (
     "INSERT INTO ledger_run (account_id, run, operation, raw, charged) VALUES (?,?,?,?,?)"
     " ON CONFLICT (account_id, run, operation) DO UPDATE SET raw = excluded.raw, charged = excluded.charged"
@@ -159,6 +166,8 @@ class Store:
         """Carry out a command at its account's own time."""
         if isinstance(command, SetClock):
             return self._set_clock(command)
+        if isinstance(command, ForgetAnswers):
+            return Forgotten(self._cursor.execute(_FORGET, (command.before,)).rowcount)
         clock = command.clock if isinstance(command, OpenAccount) and not book.exists else book.clock
         if clock is not None:
             if clock not in self._clocks:
@@ -223,6 +232,7 @@ class Store:
                             hold.created_at,
                             hold.deadline,
                             pairs_text(hold.limits),
+                            None if hold.claim is None else hold.claim.key + hold.claim.body,
                         )
                     )
             placed = {hold.hold_id for hold in book.placed} if book.placed else ()
@@ -254,6 +264,8 @@ class Store:
                 )
             limits += [(account, *book.limits[scope]) for scope in book.limits_changed]
             runs += [(account, *key, *book.runs[key]) for key in book.runs_changed]
+            if book.claims_changed:
+                self._save_claims(book)
             if book.changed:
                 accounts.append(account_row(book))
         for statement, rows in (
@@ -275,6 +287,15 @@ class Store:
                 if self._cursor.rowcount != len(rows):
                     # A hold that is gone, say: whoever deletes its row ends it. The pages here were not the file's.
                     raise LedgerUnavailable("the ledger's file was changed by somebody else")
+
+    def _save_claims(self, book: Book) -> None:
+        for key in book.claims_changed:
+            found = book.claims[key]
+            if found is None:
+                self._cursor.execute(_FREE_CLAIM, (book.account_id, key))
+            else:
+                row = (book.account_id, *found.claim, found.hold_id, found.at, found.charged, found.available)
+                self._cursor.execute(_PUT_CLAIM, (*row, book.answers.get(key)))
 
     def open_holds(self) -> list[tuple[int, int, bytes]]:
         """List every open hold as (account id, hold id, memo)."""

@@ -15,6 +15,7 @@ __all__ = [
     "TABLES",
     "TRIGGERS",
     "AccountRow",
+    "ClaimRow",
     "ClockRow",
     "GrantRow",
     "HoldRow",
@@ -105,6 +106,7 @@ class HoldRow(SQLModel, table=True):
     """An open hold; whoever deletes the row has ended it.
 
     legs: JSON [[grant id, amount], …], 0 is the overdraft. limits: JSON [[scope, label], …], where it is reserved.
+    claim: the digests of its idempotency key and of its body.
     """
 
     __tablename__: ClassVar[Any] = "ledger_hold"
@@ -118,6 +120,26 @@ class HoldRow(SQLModel, table=True):
     created_at: int = _big()
     deadline: int = _big()
     limits: str | None = None
+    claim: bytes | None = None
+
+
+class ClaimRow(SQLModel, table=True):
+    """What a call's idempotency key has claimed: whoever has the row's key first has the call.
+
+    claim, body: digests of the key and of what was asked. answer: null while the call runs, empty where it is not kept.
+    """
+
+    __tablename__: ClassVar[Any] = "ledger_claim"
+    __table_args__ = (Index("ledger_claim_answered", "at", sqlite_where=text("answer IS NOT NULL")),)
+
+    account_id: int = _big(key=True)
+    claim: bytes = Field(primary_key=True)
+    body: bytes
+    hold_id: int = _big()
+    at: int = _big()
+    charged: int = _big()
+    available: int = _big()
+    answer: bytes | None = None
 
 
 class TransferRow(SQLModel, table=True):
@@ -235,6 +257,7 @@ _ROWS: tuple[type[SQLModel], ...] = (
     LimitRow,
     RunRow,
     ClockRow,
+    ClaimRow,
 )
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ledger.commands import PlaceHold, RunShare
 from ledger.errors import LedgerError
-from ledger.model import Run
+from ledger.model import Claim, Run
 from ledger.outcomes import Held, Refused
 from pricing.rating import affordable_output, of_surcharges, quote
 from pricing.table import RateCard
@@ -15,6 +15,7 @@ from proxy.charge import ledger_refusal, refused, run_share
 from proxy.config import Config, ModelConfig
 from proxy.counting import TokenCounter
 from proxy.errors import bad_request
+from proxy.idempotency import refused_again
 from proxy.operations.chat import ChatCall
 from proxy.people.callers import Caller
 from proxy.plans import not_in_plan
@@ -163,6 +164,7 @@ async def admit(
     call: ChatCall,
     model: ModelConfig,
     run_limit: int | None,
+    claim: Claim | None = None,
 ) -> Admitted:
     """Hold what a call can cost; raises ApiError where it does not fit or the ledger can't answer.
 
@@ -189,6 +191,7 @@ async def admit(
                 run_limit=run_limit,
                 plans=config.plans_with.get(model.name),
                 share=share,
+                claim=claim,
             )
         )
 
@@ -209,6 +212,8 @@ async def admit(
     if isinstance(outcome, Refused):
         if run is not None and outcome.limit is not None and outcome.limit.scope == scopes[-1]:
             outcome = replace(outcome, limit=outcome.limit._replace(scope=f"run:{memo.run}"))
+        if outcome.claimed is not None and claim is not None:
+            raise refused_again(outcome.claimed, claim)
         if outcome.reason == "plan":
             raise not_in_plan(model.name, outcome.plan, config.plans)
         raise refused(

@@ -11,7 +11,7 @@ from pricing.amounts import parse_credits
 from pricing.errors import InvalidAmount
 from proxy.choice import choose_operation
 from proxy.config import Config, ModelConfig
-from proxy.errors import ApiError, bad_request, not_supported
+from proxy.errors import ApiError, bad_request
 from proxy.people.callers import Caller, acting_for, digest
 from proxy.services import Services
 
@@ -22,12 +22,10 @@ __all__ = [
     "operation_of",
     "read_body",
     "recorded_header",
-    "refuse_later_headers",
     "run_of",
     "require_admin",
 ]
 
-_LATER = {b"idempotency-key": "Idempotency-Key"}
 _MOST_HEADER = 256
 _USER = "X-Farebox-User"
 
@@ -85,13 +83,6 @@ async def require_admin(services: Services, headers: Mapping[bytes, bytes]) -> N
     if secret is not None and await services.people.identify(secret) is not None:
         raise ApiError(403, "permission_denied", "This is a caller's key; administration needs the admin key")
     raise ApiError(401, "invalid_api_key", "Administration needs the admin key: send `Authorization: Bearer …`")
-
-
-def refuse_later_headers(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse by name what callers may ask of later releases: ignoring it would bill on other terms than they meant."""
-    for name, shown in _LATER.items():
-        if name in headers:
-            raise not_supported(f"the header {shown}", shown)
 
 
 def operation_of(

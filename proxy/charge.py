@@ -66,8 +66,9 @@ class Charge:
         answered: bool = True,
         or_void: bool = False,
         performed: Mapping[str, object] | None = None,
+        answer: bytes | None = None,
     ) -> Ended:
-        """Charge what was used; durable when this returns.
+        """Charge what was used; durable when this returns. answer: is kept with it for the call's idempotency key.
 
         Raises Conflict, after voiding, above 10⁹ credits: ask `can_charge` first. Raises LedgerError when the store
         can't commit; the end is then tried again until it can, and voids instead
@@ -91,7 +92,7 @@ class Charge:
             raw = rating.total - rest
             share = run_share(self._card, self._run, self._memo.operation, raw, floor=answered)
             share = replace(share, close=lambda charged: memo(_in_run(self._card, rating, raw, charged)))
-        command = Settle(self._account_id, hold_id, rest, memo(rating), share)
+        command = Settle(self._account_id, hold_id, rest, memo(rating), share, answer)
         return await self._end(command, self._void(UPSTREAM_ERROR) if or_void else command)
 
     async def void(self, ended: str, performed: Mapping[str, object] | None = None) -> Ended:

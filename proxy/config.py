@@ -29,6 +29,7 @@ _TOP = (
     "database",
     "top_up_url",
     "max_body",
+    "keep_answers",
     "upstreams",
     "models",
     "surcharges",
@@ -87,6 +88,7 @@ class Config:
     database: str
     top_up_url: str | None
     max_body: int
+    keep_answers: bool
     upstreams: Mapping[str, UpstreamConfig]
     models: Mapping[str, ModelConfig]
     operations: Mapping[str, OperationConfig]
@@ -147,6 +149,7 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         database=_database(top.get("database"), environment),
         top_up_url=parse_url(top["top_up_url"], ("http", "https", "mailto")) if "top_up_url" in top else None,
         max_body=_size(top["max_body"]) if "max_body" in top else 20_000_000,
+        keep_answers=top["keep_answers"].boolean() if "keep_answers" in top else True,
         upstreams=upstreams,
         models=models,
         operations=operations,

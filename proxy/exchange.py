@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from proxy.errors import ApiError
+from proxy.idempotency import MOST_KEPT
 
 __all__ = ["Exchange"]
 
@@ -18,7 +20,18 @@ _RETURNED = ("content-type", "retry-after", "openai-processing-ms", "openai-vers
 class Exchange:
     """The answering side of one request; request_id may be set until the answer begins."""
 
-    __slots__ = ("_send", "begun", "credit_headers", "request_id", "status")
+    __slots__ = (
+        "_gone",
+        "_patience",
+        "_pieces",
+        "_send",
+        "_size",
+        "begun",
+        "credit_headers",
+        "headers",
+        "request_id",
+        "status",
+    )
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -26,24 +39,68 @@ class Exchange:
         self.status = 0
         self.begun = False
         self.credit_headers: list[tuple[bytes, bytes]] = []
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._pieces: list[bytes] | None = None
+        self._size = 0
+        self._patience: float | None = None
+        self._gone = False
 
-    async def start(self, status: int, upstream: Mapping[str, str], own: Mapping[str, str]) -> None:
+    def keep(self, patience: float) -> None:
+        """Keep what is written, and write on without a client that does not read for so many seconds."""
+        self._pieces = []
+        self._patience = patience
+
+    @property
+    def kept(self) -> bytes:
+        """What was written so far, and perhaps a byte more than can be kept."""
+        return b"".join(self._pieces or ())
+
+    @property
+    def keeps(self) -> bool:
+        return self._pieces is not None
+
+    async def start(self, status: int, upstream: Mapping[str, str], own: Sequence[tuple[bytes, bytes]]) -> None:
         """Send status and headers, once: ours, and of the upstream's those that callers may see."""
         if self.begun:
             return
+        self.headers = self.composed(upstream)
+        headers = [*self.headers, *own]
+        self.begun = True
+        self.status = status
+        await self._pass({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def again(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+        """Give a kept answer again."""
+        self.begun = True
+        self.status = 200
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def composed(self, upstream: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        """The headers that are known before the call is settled."""
         headers = [(b"x-request-id", self.request_id.encode()), *self.credit_headers]
         for name in _RETURNED:
             value = upstream.get(name)
             # What no header can carry must not spoil an answer that is paid for.
             if value is not None and _SOUND.fullmatch(value):
                 headers.append((name.encode(), value.encode()))
-        headers += [(name.encode(), value.encode()) for name, value in own.items()]
-        self.begun = True
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return headers
 
     async def write(self, body: bytes, *, more: bool = False) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        if self._pieces is not None and self._size <= MOST_KEPT:
+            self._pieces.append(body)
+            self._size += len(body)
+        await self._pass({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _pass(self, message: Message) -> None:
+        if self._patience is None:
+            await self._send(message)
+        elif not self._gone:
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._send(message)
+            except TimeoutError:
+                self._gone = True
 
     async def refuse(self, error: ApiError) -> None:
         """Answer with an error: as the whole answer, or as a last event where the answer has begun."""

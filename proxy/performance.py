@@ -14,6 +14,7 @@ from proxy.charge import Charge
 from proxy.config import ModelConfig
 from proxy.errors import ApiError
 from proxy.exchange import Exchange
+from proxy.idempotency import Answer
 from proxy.interruption import CLIENT_LEFT, TIMED_OUT, Interruptible
 from proxy.operations.chat import ChatCall
 from proxy.receipts import UPSTREAM_BROKE, UPSTREAM_ERROR
@@ -132,7 +133,14 @@ class Performance:
         return usage
 
     async def settle(
-        self, usage: Usage, ended: str, *, estimated: bool, answered: bool = True, or_void: bool = False
+        self,
+        usage: Usage,
+        ended: str,
+        *,
+        estimated: bool,
+        answered: bool = True,
+        or_void: bool = False,
+        answer: bytes | None = None,
     ) -> Ended:
         """Charge the call, as `Charge.settle` does."""
         self.tokens = usage
@@ -146,8 +154,13 @@ class Performance:
             answered=answered,
             or_void=or_void,
             performed=self._performed(),
+            answer=answer,
         )
         return self.ended
+
+    def kept(self, answer: Answer) -> bytes:
+        """What is kept of an answer; nothing where the operator wants no content stored."""
+        return answer.packed() if self._services.config.keep_answers else b""
 
     async def void(self, ended: str = UPSTREAM_ERROR) -> None:
         """End the call without a charge; where the store fails that goes on in the background."""

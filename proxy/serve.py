@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from starlette.types import Receive, Scope, Send
 
 from ledger.errors import LedgerError
+from ledger.model import Claim
 from pricing.amounts import format_credits
 from proxy.admission import Admitted, admit, in_payer, terms_of
 from proxy.caller import (
@@ -25,7 +26,6 @@ from proxy.caller import (
     operation_of,
     read_body,
     recorded_header,
-    refuse_later_headers,
     run_of,
 )
 from proxy.charge import ledger_refusal
@@ -33,6 +33,7 @@ from proxy.config import Config, ModelConfig
 from proxy.endpoints import CHAT
 from proxy.errors import ApiError, upstream_unavailable
 from proxy.exchange import Exchange
+from proxy.idempotency import claim_of, refused_again, replayed
 from proxy.ids import object_id
 from proxy.interruption import Interruptible
 from proxy.operations import chat
@@ -107,17 +108,19 @@ class _PaidCall:
             raise ApiError(503, "overloaded", "The server is stopping; try again", headers={"connection": "close"})
         if caller.barred:
             raise ApiError(403, "account_suspended", "The account of this key is suspended; its calls are refused")
-        refuse_later_headers(headers)
         services.limits.enter(caller.rate, caller.account_id, services.loop.time())
         self._caller = caller
         body = await read_body(self._receive, headers, self._config.max_body)
+        claim = claim_of(headers, caller, CHAT, body)
+        if claim is not None and await self._replay(caller, claim):
+            return
         call = chat.parse(body)
         model = find_model(self._config, call.model)
         self._model_name = model.name
         # From here on the client's leaving is noticed: before the upstream is called it costs nothing.
         services.running.add(self._life)
         self._watcher = services.loop.create_task(
-            self._life.watch(self._receive, interrupts=model.on_leave == "cancel")
+            self._life.watch(self._receive, interrupts=model.on_leave == "cancel" and claim is None)
         )
         operation = operation_of(self._config, caller, headers, CHAT, model)
         card = self._config.card(model.name, operation, call.attributes)
@@ -139,7 +142,7 @@ class _PaidCall:
             messages=len(call.messages),
         )
         terms = terms_of(call, model, card, headers, in_payer(caller, run) if card.per_run else None)
-        admitted = await admit(services, self._config, caller, self._own_id, terms, memo, call, model, run_limit)
+        admitted = await admit(services, self._config, caller, self._own_id, terms, memo, call, model, run_limit, claim)
         self._performance = performance = Performance(
             services,
             headers,
@@ -155,11 +158,26 @@ class _PaidCall:
         services.metrics.hold_placed()
         services.changed(caller.account_id)
         self._admitted_at = time.perf_counter()
+        if claim is not None:
+            # Its answer is for whoever asks again too: a client that reads no more must not hold it up for good.
+            self.exchange.keep(model.upstream.timeouts.between_bytes / 2)
         if call.stream:
             self._stream = ChatStream(call.choices)
             await serve_stream(performance, self._stream)
         else:
             await serve_whole(performance)
+
+    async def _replay(self, caller: Caller, claim: Claim) -> bool:
+        """Answer as the call of this key was, if it was; raises ApiError 409 where it runs yet or is another."""
+        kept = await self._services.ledger.answered(caller.account_id, claim.key)
+        if kept is None:
+            return False
+        found, answer = kept
+        if found.claim.body != claim.body or not answer:
+            raise refused_again(found, claim)
+        self.exchange.request_id = object_id("req", found.hold_id, caller.account_id)
+        await self.exchange.again(*replayed(found, answer))
+        return True
 
     def _measure(self, performance: Performance) -> None:
         now, first = time.perf_counter(), performance.first_byte_at

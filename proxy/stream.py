@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 
 from ledger.errors import LedgerError
-from pricing.amounts import format_credits
 from proxy.charge import ledger_refusal
 from proxy.errors import ApiError, upstream_error
+from proxy.idempotency import Answer, last_events
 from proxy.interruption import CLIENT_LEFT, Interrupted
 from proxy.operations.chat_stream import ChatStream, MalformedStream
 from proxy.performance import Performance, interruption, read_error
@@ -21,6 +21,7 @@ __all__ = ["serve_stream"]
 
 _LATE_USAGE_SECONDS = 0.25
 _LEFT_USAGE_SECONDS = 2.0
+_EVENTS = {"content-type": "text/event-stream"}
 
 
 async def serve_stream(performance: Performance, stream: ChatStream) -> None:
@@ -78,7 +79,7 @@ async def _pass_on(p: Performance, response: UpstreamResponse, events: bytes) ->
     if not events:
         return
     p.life.sending = True
-    await p.exchange.start(200, response.headers, {})
+    await p.exchange.start(200, response.headers, [])
     await p.exchange.write(events, more=True)
     p.life.sending = False
 
@@ -108,22 +109,21 @@ async def _end(p: Performance, stream: ChatStream, problem: ApiError | None, *, 
     estimated = usage is None
     if usage is None:
         usage = await p.count(stream.texts())
+    last = None
+    if p.call.include_usage and problem is None:
+        last = stream.usage_event(p.call.model, p.exchange.request_id, usage if estimated else None)
+    kept = None
+    if p.exchange.keeps and problem is None and not left:
+        headers = p.exchange.headers or p.exchange.composed(_EVENTS)
+        kept = p.kept(Answer(headers, p.exchange.kept, True, last, estimated))
     ended = await p.settle(
         usage,
         UPSTREAM_BROKE if problem is not None else CLIENT_LEFT if left or p.left else ANSWERED,
         estimated=estimated,
         answered=not left or whole or any(stream.texts()),
+        answer=kept,
     )
     if problem is not None:
         raise ApiError(problem.status, "upstream_error", "The model's answer broke off; what had arrived was charged.")
-    tail = b"data: [DONE]\n\n"
-    if p.call.include_usage:
-        credits = {
-            "charged": format_credits(ended.charged),
-            "available": format_credits(ended.available),
-            "estimated": estimated,
-        }
-        own_count = usage if estimated else None
-        tail = stream.usage_chunk(p.call.model, p.exchange.request_id, own_count, credits) + tail
-    await p.exchange.start(200, {"content-type": "text/event-stream"}, {})
-    await p.exchange.write(tail)
+    await p.exchange.start(200, _EVENTS, [])
+    await p.exchange.write(last_events(last, ended.charged, ended.available, estimated=estimated))

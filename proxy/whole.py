@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ledger.errors import LedgerError
-from pricing.amounts import format_credits
 from proxy.charge import ledger_refusal
 from proxy.errors import ApiError, upstream_error
+from proxy.idempotency import Answer, figures
 from proxy.interruption import CLIENT_LEFT, Interrupted
 from proxy.operations import chat
 from proxy.performance import Performance, interruption, read_error
@@ -47,16 +47,15 @@ async def serve_whole(performance: Performance) -> None:
     estimated = usage is None
     if usage is None:
         usage = await p.count(answer.texts())
+    length = (b"content-length", b"%d" % len(body))
+    kept = p.kept(Answer([*p.exchange.composed(response.headers), length], body)) if p.exchange.keeps else None
     try:
-        ended = await p.settle(usage, CLIENT_LEFT if p.left else ANSWERED, estimated=estimated, or_void=True)
+        ended = await p.settle(
+            usage, CLIENT_LEFT if p.left else ANSWERED, estimated=estimated, or_void=True, answer=kept
+        )
     except LedgerError as error:
         raise ledger_refusal(error) from error
-    own = {
-        "content-length": str(len(body)),
-        "x-credits-charged": format_credits(ended.charged),
-        "x-credits-available": format_credits(ended.available),
-    }
-    await p.exchange.start(200, response.headers, own)
+    await p.exchange.start(200, response.headers, [length, *figures(ended.charged, ended.available)])
     await p.exchange.write(body)
 
 

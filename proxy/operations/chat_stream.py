@@ -187,8 +187,8 @@ class ChatStream:
             return None
         return usage
 
-    def usage_chunk(self, model: str, request_id: str, usage: Usage | None, credits: Mapping[str, Any]) -> bytes:
-        """Write the one usage event of the stream, with what it cost; usage: Farebox's own count where it was used."""
+    def usage_event(self, model: str, request_id: str, usage: Usage | None) -> dict[str, Any]:
+        """Make the one usage event of the stream; usage: Farebox's own count where it was used."""
         if self.template is None:
             self._digest()
         blank = {"id": request_id, "object": "chat.completion.chunk", "created": 0, "model": model}
@@ -200,8 +200,7 @@ class ChatStream:
                 for name, meter in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
             }
             reported = {**tokens, "total_tokens": sum(tokens.values())}
-        chunk = {**template, "choices": [], "usage": reported, "credits": credits}
-        return b"data: " + orjson.dumps(chunk) + b"\n\n"
+        return {**template, "choices": [], "usage": reported}
 
 
 def _is_special(events: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ import pytest
 from ledger.audit import Audit, audit
 from ledger.commands import IssueGrant, OpenAccount
 from ledger.errors import LedgerError, LedgerUnavailable
-from ledger.model import NEVER
+from ledger.model import NEVER, Claim
 from tests.ledger.books import quick_store, read_page
-from tests.ledger.running import HOUR, NOON, RULES, Clock, Life, held, running, settled
+from tests.ledger.running import HOUR, NOON, RULES, Clock, Life, held, running, settled, voided
 
 BOUNDS = "0 <= held <= balance <= granted, and nothing left is closed"
 VOIDED = "a voided grant has nothing but what is held, and the rest went where it came from"
@@ -30,6 +31,7 @@ WITHIN = "the refunds of a call are within its charge"
 REFUNDS = "a refund is its transfers, to its debt and to grants that paid"
 NODES = "every transfer has an account and known nodes"
 EXPIRY = "expiry is noted for every account that has something to expire"
+CLAIMED = "an idempotency key is claimed by an open hold or by a call that was settled"
 LAW = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
 
 _OPEN = "(SELECT account_id, grant_id FROM ledger_grant WHERE balance - held > 1 AND lost = 0 AND held > 1 LIMIT 1)"
@@ -221,6 +223,13 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
         f" (SELECT account_id, hold_id FROM ledger_refund {_REFUND})",
         {REFUNDS},
     ),
+    "an answer was kept of a call that failed": (
+        "UPDATE ledger_claim SET hold_id = 14 WHERE answer IS NOT NULL",
+        {CLAIMED},
+    ),
+    "a key is claimed by nobody": ("UPDATE ledger_claim SET hold_id = 1 WHERE answer IS NULL", {CLAIMED}),
+    "a key was claimed for another body": ("UPDATE ledger_claim SET body = claim WHERE answer IS NULL", {CLAIMED}),
+    "a hold forgot its key": ("UPDATE ledger_hold SET claim = NULL WHERE claim IS NOT NULL", {CLAIMED}),
     "an expiry was forgotten": (f"UPDATE ledger_account SET next_due_at = {NEVER}", {EXPIRY}),
 }
 
@@ -250,6 +259,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
             OpenAccount(6),
             IssueGrant(6, 1, "daily", 100, expires_at=life.now + HOUR),
             held(6, 11, 30),
+            replace(held(6, 12, 1), claim=Claim(b"r" * 32, b"b" * 32)),
+            replace(held(6, 13, 1), claim=Claim(b"a" * 32, b"b" * 32)),
+            replace(settled(6, 13, 1), answer=b"said"),
+            held(6, 14, 1),
+            voided(6, 14),
         ],
         RULES,
         life.now,
@@ -291,6 +305,7 @@ def test_a_sound_ledger_is_clean(sound: Path) -> None:
         REFUNDS,
         NODES,
         EXPIRY,
+        CLAIMED,
         LAW,
         "no two periods of one allowance overlap",
         "nothing is reserved at a spend limit but by open holds",

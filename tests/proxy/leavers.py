@@ -18,15 +18,19 @@ class Leaver:
     """One call on a socket of its own.
 
     rude: it is reset rather than closed, as when a process dies. short: bytes at the request's end that are not sent.
+    key: its idempotency key.
     """
 
-    def __init__(self, caller: Caller, body: bytes, *, rude: bool = False, short: int = 0) -> None:
+    def __init__(
+        self, caller: Caller, body: bytes, *, rude: bool = False, short: int = 0, key: str | None = None
+    ) -> None:
         parts = urlsplit(caller.server.base)
         self._host, self._port = parts.hostname or "", parts.port or 0
         self._rude = rude
         request = (
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-            b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n%s" % (caller.key.encode(), len(body), body)
+            b"authorization: Bearer %s\r\ncontent-length: %d\r\n%s\r\n%s"
+            % (caller.key.encode(), len(body), b"" if key is None else b"idempotency-key: %s\r\n" % key.encode(), body)
         )
         self._request = request[: len(request) - short]
         self.seen = b""

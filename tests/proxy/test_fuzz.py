@@ -156,7 +156,8 @@ def test_odd_headers_fail_nothing(
     if answered.status_code == 200:
         receipt = rich.receipt(answered)
         assert receipt["status"] == "settled"
-        for name in ("thread", "run"):
+        # A call under a key that was used before is that one's.
+        for name in ("thread", "run") if "x-idempotent-replayed" not in answered.headers else ():
             sent = values.get(f"x-farebox-{name}")
             assert receipt[name] == (sent.decode("utf-8", "replace") if sent else None)
     assert until(lambda: rich.balance()["held"] == "0")

@@ -154,15 +154,6 @@ def test_an_endpoint_of_a_later_release_is_refused_by_name(upstream: Upstream, c
     assert upstream.received == []
 
 
-@pytest.mark.parametrize("name", ["Idempotency-Key"])
-def test_a_header_of_a_later_release_is_refused_by_name(upstream: Upstream, caller: Caller, name: str) -> None:
-    """To ignore what it asks for would bill on other terms than its sender meant."""
-    answered = caller.server.http.post(caller.url, content=BODY, headers={**caller.headers, name: "x"})
-    error = _error(answered, 400)
-    assert error["code"] == "not_supported" and name in error["message"]
-    assert upstream.received == []
-
-
 def test_unknown_routes_and_methods_are_refused(caller: Caller) -> None:
     """404 and 405 come in the same envelope, and no route leads past the metering."""
     assert _error(caller.get("/v1/nothing"), 404)["code"] == "not_found"

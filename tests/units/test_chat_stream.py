@@ -310,32 +310,25 @@ def test_endless_event() -> None:
         fed(*[b"x" * 1_000_000] * 20)
 
 
-def test_usage_chunk() -> None:
+def test_usage_event() -> None:
     """The closing usage event is the upstream's own, with what the call cost."""
     stream, _ = fed(
         HI,
         b'data: {"id":"c-1","model":"m","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4,"x":{}}}\n\n',
         DONE,
     )
-    chunk = stream.usage_chunk("fast", "req_1", None, {"charged": "0.5"})
-    assert chunk.startswith(b"data: ")
-    assert chunk.endswith(b"\n\n")
-    assert json.loads(chunk[6:]) == {
+    assert stream.usage_event("fast", "req_1", None) == {
         "id": "c-1",
         "model": "m",
         "choices": [],
         "usage": {"prompt_tokens": 9, "completion_tokens": 4, "x": {}},
-        "credits": {"charged": "0.5"},
     }
 
 
 @pytest.mark.parametrize("chunks", [(HI, STOP), (HI, STOP, usage_event(-1, 4)), ()])
-def test_usage_chunk_of_own_count(chunks: tuple[bytes, ...]) -> None:
+def test_usage_event_of_own_count(chunks: tuple[bytes, ...]) -> None:
     """Where Farebox counted itself the usage event says so with its own figures."""
     stream, _ = fed(*chunks)
-    chunk = json.loads(
-        stream.usage_chunk("fast", "req_1", {"input_tokens": 7, "output_tokens": 2}, {"estimated": True})[6:]
-    )
+    chunk = stream.usage_event("fast", "req_1", {"input_tokens": 7, "output_tokens": 2})
     assert chunk["choices"] == []
     assert chunk["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
-    assert chunk["credits"] == {"estimated": True}
