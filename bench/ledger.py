@@ -1,7 +1,8 @@
-"""What the ledger can carry by itself: `python -m bench.ledger [--rounds N] [--seconds S] [--json]`.
+"""What the ledger can carry by itself: `python -m bench.ledger [--rules] [--rounds N] [--seconds S] [--json]`.
 
 Beside it, on the same disk and in turn: the standard library's sqlite3 with a durable transaction for each hold and
-each settlement, which is what a ledger without group commit would do.
+each settlement, which is what a ledger without group commit would do. With --rules also the ledger where holds come
+under a spend limit and the bounds of a run, and where an allowance has to be renewed first.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ import uvloop
 
 from bench.processes import Machine, bounded
 from ledger.audit import audit
-from ledger.commands import PlaceHold
+from ledger.commands import PlaceHold, RunShare, Settle
+from ledger.ids import microseconds
 from ledger.ledger import Ledger
 from ledger.outcomes import Held
-from ledger.rules import Rules
+from ledger.rules import Allowance, Plan, Rules
 from proxy.server import quieten_collector
 
 _CALLERS = 64
@@ -38,6 +40,11 @@ _HOLD = 1000
 _CHARGE = 700
 _STRIDE = 7919  # prime: callers that follow one another land on accounts far apart
 _OPENED_AT_ONCE = 500
+_CALLS_A_RUN = 12
+_DAY = 86_400_000_000
+_LEAST_HOLDS_A_DAY = 64  # ids carry times until 2091: one account alone must not get there
+_SCOPE = "key:bench"
+_LEDGER, _REFERENCE, _LIMITS, _RENEWALS = "ledger", "reference", "limits_and_runs", "renewals_due"
 _MOST_SECONDS = 900
 _TARGET_RATE = 10_000
 _TARGET_P99_MS = 10
@@ -62,28 +69,74 @@ def _figures(holds: list[float], seconds: float, cpu_seconds: float) -> Figures:
     return Figures(pairs / seconds, cpu_seconds / pairs * 1e6, p50 * 1e3, p99 * 1e3)
 
 
-async def _ours(folder: Path, accounts: int, seconds: float) -> Figures:
+class _Kind:
+    """How the ledger is asked in one round: plainly, under limits and in runs, or with renewals due."""
+
+    def __init__(self, name: str, accounts: int) -> None:
+        self.renews = name == _RENEWALS
+        self._name = name
+        self._accounts = accounts
+        self._turn = 0
+        self._days = 0
+        self._calls: dict[int, int] = {}
+        plans = {"daily": Plan("daily", (Allowance("daily", _GRANTED, "day"),))} if self.renews else {}
+        self._rules = Rules({"daily": 0, "paid": 1}, plans=plans)
+
+    def rules(self) -> Rules:
+        return self._rules
+
+    def clock(self) -> int:
+        """What time it is, in microseconds since 1970."""
+        return microseconds() + self._days * _DAY
+
+    async def prepare(self, ledger: Ledger, account: int) -> None:
+        """Open an account, with credits and what else it needs."""
+        if self.renews:
+            await ledger.open_account(account, plan="daily")
+            return
+        await ledger.open_account(account)
+        await ledger.issue(account, "paid", _GRANTED)
+        if self._name == _LIMITS:
+            await ledger.set_limit(account, _SCOPE, _GRANTED, "month")
+
+    def next_pair(self, ledger: Ledger) -> tuple[PlaceHold, Settle]:
+        """Choose the account that comes next, and what it holds and is charged."""
+        self._turn += 1
+        account, hold = self._turn * _STRIDE % self._accounts + 1, ledger.next_id()
+        if self.renews:
+            # Another day whenever each account has had its turn, so that the next turn of each finds its day over.
+            self._days = 1 + self._turn // max(self._accounts, _LEAST_HOLDS_A_DAY)
+        if self._name != _LIMITS:
+            return PlaceHold(account, hold, _HOLD, _MEMO), Settle(account, hold, _CHARGE, _MEMO)
+        calls = self._calls[account] = self._calls.get(account, -1) + 1
+        run = str(calls // _CALLS_A_RUN)
+        held = RunShare(run, "step", _HOLD, 1, _GRANTED)
+        charged = RunShare(run, "step", _CHARGE, 1, _GRANTED, close=lambda _: _MEMO)
+        return (
+            PlaceHold(account, hold, 0, _MEMO, scopes=(_SCOPE, f"run:{run}"), share=held),
+            Settle(account, hold, 0, b"", share=charged),
+        )
+
+
+async def _ours(folder: Path, accounts: int, seconds: float, name: str) -> Figures:
     """Let 64 callers hold and settle through the ledger; raises RuntimeError if the audit then finds anything."""
     path = str(folder / "ledger.db")
-    ledger = await Ledger.open(path, lambda: Rules({"paid": 0}))
+    kind = _Kind(name, accounts)
+    ledger = await Ledger.open(path, kind.rules, clock=kind.clock)
     for first in range(1, accounts + 1, _OPENED_AT_ONCE):
         some = range(first, min(first + _OPENED_AT_ONCE, accounts + 1))
-        await asyncio.gather(*(ledger.open_account(account) for account in some))
-        await asyncio.gather(*(ledger.issue(account, "paid", _GRANTED) for account in some))
+        await asyncio.gather(*(kind.prepare(ledger, account) for account in some))
     holds: list[float] = []
-    turn = 0
     began, cpu = time.perf_counter(), time.process_time()
 
     async def caller() -> None:
-        nonlocal turn
         while time.perf_counter() - began < seconds:
-            turn += 1
-            account, hold = turn * _STRIDE % accounts + 1, ledger.next_id()
+            hold, settle = kind.next_pair(ledger)
             asked = time.perf_counter()
-            held = await ledger.hold(PlaceHold(account, hold, _HOLD, _MEMO))
+            held = await ledger.hold(hold)
             holds.append(time.perf_counter() - asked)
             assert isinstance(held, Held)
-            await ledger.settle(account, hold, _CHARGE, _MEMO)
+            await ledger.end(settle)
 
     await asyncio.gather(*(caller() for _ in range(_CALLERS)))
     figures = _figures(holds, time.perf_counter() - began, time.process_time() - cpu)
@@ -141,21 +194,23 @@ def _median(rounds: list[Figures]) -> Figures:
     return Figures(**{name: median(one[name] for one in plain) for name in plain[0]})
 
 
-def measure(root: Path | None, rounds: int, seconds: float) -> dict[int, dict[str, Figures]]:
-    """Run both in turn over many accounts and over one; returns medians by number of accounts."""
+def measure(root: Path | None, rounds: int, seconds: float, *, rules: bool) -> dict[int, dict[str, Figures]]:
+    """Run all in turn over many accounts and over one; returns medians by number of accounts."""
     results: dict[int, dict[str, Figures]] = {}
+    kinds = (_LEDGER, _LIMITS, _RENEWALS) if rules else (_LEDGER,)
     for accounts in _ACCOUNTS:
-        ours: list[Figures] = []
-        reference: list[Figures] = []
+        seen: dict[str, list[Figures]] = {name: [] for name in (*kinds, _REFERENCE)}
         for number in range(rounds):
-            # A file of its own for each round, so that none pays for the size of the last one's.
+            # A file of its own for each turn, so that none pays for the size of the last one's.
             with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=root) as folder:
-                reference.append(_reference(Path(folder), accounts, seconds))
-                # As in the server: pages that stay in memory would else be collected with everything.
-                quieten_collector()
-                ours.append(uvloop.run(_ours(Path(folder), accounts, seconds)))
+                seen[_REFERENCE].append(_reference(Path(folder), accounts, seconds))
+            for name in kinds:
+                with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=root) as folder:
+                    # As in the server: pages that stay in memory would else be collected with everything.
+                    quieten_collector()
+                    seen[name].append(uvloop.run(_ours(Path(folder), accounts, seconds, name)))
             print(f"{accounts} accounts: round {number + 1} of {rounds}", file=sys.stderr)
-        results[accounts] = {"ledger": _median(ours), "reference": _median(reference)}
+        results[accounts] = {name: _median(figures) for name, figures in seen.items()}
     return results
 
 
@@ -175,7 +230,26 @@ def _print(results: dict[int, dict[str, Figures]], machine: Machine) -> None:
             ratio = "" if name.startswith("hold") else f"{ours / theirs:.2f}"
             row = f"  {name:30}{theirs:>20,.{digits}f}{ours:>12,.{digits}f}{ratio:>8}   {target}"
             print(row.rstrip())
-    print("books: clean after every round")
+    print("books: clean after every turn")
+    if _LIMITS in next(iter(results.values())):
+        _print_rules(results)
+
+
+def _print_rules(results: dict[int, dict[str, Figures]]) -> None:
+    print(f"\n{'':32}{'ledger':>12}{'limits, runs':>14}{'ratio':>8}{'renewals due':>14}{'ratio':>8}")
+    for accounts, figures in results.items():
+        print(f"{accounts:,} accounts" if accounts > 1 else "1 account")
+        plain, limits, renewals = (asdict(figures[name]) for name in (_LEDGER, _LIMITS, _RENEWALS))
+        for name, label, digits in (
+            ("pairs_per_second", "pairs a second", 0),
+            ("cpu_us_per_pair", "CPU µs a pair", 0),
+            ("hold_p50_ms", "hold p50 ms", 2),
+            ("hold_p99_ms", "hold p99 ms", 2),
+        ):
+            row = f"  {label:30}{plain[name]:>12,.{digits}f}"
+            for other in (limits[name], renewals[name]):
+                row += f"{other:>14,.{digits}f}{other / plain[name]:>8.2f}"
+            print(row)
 
 
 def main() -> None:
@@ -184,6 +258,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns that each gets [default: 3]")
     parser.add_argument("--seconds", type=float, default=3, help="length of a turn [default: 3]")
     parser.add_argument("--folder", type=Path, help="a folder on the disk to measure [default: the temporary folder]")
+    parser.add_argument("--rules", action="store_true", help="measure limits, runs and renewals too")
     parser.add_argument("--json", action="store_true", help="write JSON")
     options = parser.parse_args()
     if not 1 <= options.rounds <= 20 or not 0.1 <= options.seconds <= 20:
@@ -191,7 +266,7 @@ def main() -> None:
     with bounded(_MOST_SECONDS):
         with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=options.folder) as folder:
             machine = Machine.now(Path(folder))
-        results = measure(options.folder, options.rounds, options.seconds)
+        results = measure(options.folder, options.rounds, options.seconds, rules=options.rules)
     if options.json:
         named = {
             f"{accounts}_accounts": {k: asdict(v) for k, v in figures.items()} for accounts, figures in results.items()

@@ -2,8 +2,10 @@
  * load.c - an HTTP/1.1 load generator: each caller sends its next request when its last answer is complete.
  *
  *   gcc -O2 -o load load.c
- *   ./load -p PORT -b BODY_FILE -c CALLERS -n REQUESTS [-u PATH] [-H 'Name: value'] [-k NEEDLE] [-t SECONDS]
+ *   ./load -p PORT -b BODY_FILE -c CALLERS -n REQUESTS [-u PATH] [-H 'Name: value'] [-r EVERY] [-k NEEDLE]
+ *          [-t SECONDS]
  *
+ * With -r the first ######## in a header stands for a number that is one more after EVERY requests.
  * One thread, epoll, one kept-alive connection a caller, 127.0.0.1 only. An answer counts as an error if its status is
  * not 2xx or NEEDLE is not in the last 4 KB of its body. After SECONDS (default 60) it gives up. Prints one line of
  * JSON; exits 0 if every request was answered well, 3 if not. It ends when its parent does.
@@ -27,6 +29,7 @@
 
 #define MOST_BUFFERED (1 << 18)
 #define TAIL 4096
+#define NUMBER "########"
 
 /* What the next byte of an answer belongs to. */
 typedef enum { IDLE, HEAD, BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAILER } State;
@@ -49,6 +52,8 @@ static long wanted, started, finished, errors;
 static int64_t *latencies;
 static const char *needle;
 static char *request;
+static char *number; /* in the request, where it counts requests; NULL if nowhere */
+static long every;
 static size_t request_length;
 static int epoll;
 
@@ -93,6 +98,11 @@ static void send_request(Caller *caller) {
     caller->closes = false;
     caller->tail_length = 0;
     caller->sent_at = now_ns();
+    if (number != NULL) {
+        char digits[sizeof NUMBER];
+        snprintf(digits, sizeof digits, "%08u", (unsigned)(started / every) % 100000000u);
+        memcpy(number, digits, sizeof digits - 1);
+    }
     started++;
     const char *from = request;
     size_t left = request_length;
@@ -245,6 +255,13 @@ static void build_request(const char *path, const char *headers, const char *bod
         die("asprintf");
     }
     request_length = (size_t)length;
+    if (every > 0) {
+        number = memmem(request, request_length - (size_t)got, NUMBER, strlen(NUMBER));
+        if (number == NULL) {
+            fprintf(stderr, "no " NUMBER " in a header\n");
+            exit(2);
+        }
+    }
     free(body);
 }
 
@@ -265,7 +282,7 @@ int main(int argc, char **argv) {
     int callers_wanted = 1;
     double seconds = 60;
     int option;
-    while ((option = getopt(argc, argv, "p:u:b:H:c:n:k:t:")) > 0) {
+    while ((option = getopt(argc, argv, "p:u:b:H:r:c:n:k:t:")) > 0) {
         switch (option) {
         case 'p':
             port = atoi(optarg);
@@ -281,6 +298,9 @@ int main(int argc, char **argv) {
                 return 2;
             }
             strcat(strcat(headers, optarg), "\r\n");
+            break;
+        case 'r':
+            every = atol(optarg);
             break;
         case 'c':
             callers_wanted = atoi(optarg);
@@ -299,8 +319,8 @@ int main(int argc, char **argv) {
         }
     }
     if (port <= 0 || body_file == NULL || wanted <= 0 || callers_wanted <= 0) {
-        fprintf(stderr, "usage: load -p PORT -b BODY_FILE -c CALLERS -n REQUESTS [-u PATH] [-H HEADER] [-k NEEDLE]"
-                        " [-t SECONDS]\n");
+        fprintf(stderr, "usage: load -p PORT -b BODY_FILE -c CALLERS -n REQUESTS [-u PATH] [-H HEADER] [-r EVERY]"
+                        " [-k NEEDLE] [-t SECONDS]\n");
         return 2;
     }
     prctl(PR_SET_PDEATHSIG, SIGTERM);

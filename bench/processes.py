@@ -225,12 +225,18 @@ def load(
     needle: str,
     headers: Mapping[str, str],
     core: int | None,
+    every: int | None = None,
 ) -> Load:
-    """Let callers send requests one after another; raises RuntimeError if any answer is bad or lacks `needle`."""
+    """Let callers send requests one after another; raises RuntimeError if any answer is bad or lacks `needle`.
+
+    every: the ######## in a header stands for a number that is one more after so many requests.
+    """
     command = [str(body.parent / "load"), "-p", str(port), "-b", str(body), "-c", str(callers), "-n", str(requests)]
     command += ["-k", needle, "-t", str(_LOAD_SECONDS)]
     for name, value in headers.items():
         command += ["-H", f"{name}: {value}"]
+    if every is not None:
+        command += ["-r", str(every)]
     before = program.cpu_ns()
     with _pinned(core):
         result = subprocess.run(command, capture_output=True, text=True, timeout=_LOAD_SECONDS + 10)

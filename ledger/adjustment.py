@@ -14,12 +14,15 @@ __all__ = ["adjust"]
 
 
 def adjust(book: Book, command: Adjust, order: BucketOrder, now: int) -> Adjusted:
-    """Post an adjustment; raises Conflict for one of 0."""
-    if command.amount > 0:
-        return _raise(book, command, now)
-    if command.amount < 0:
-        return _lower(book, command, order, now)
-    raise Conflict("an adjustment is above or below 0")
+    """Post an adjustment, once under its id; raises Conflict for one of 0."""
+    if command.amount == 0:
+        raise Conflict("an adjustment is above or below 0")
+    made = book.adjustments.get(command.adjustment_id)
+    if made is None:
+        made = _raise(book, command, now) if command.amount > 0 else _lower(book, command, order, now)
+        book.adjustments = {**book.adjustments, made.adjustment_id: made}
+        book.adjusted = (*book.adjusted, made)
+    return made
 
 
 def _raise(book: Book, command: Adjust, now: int) -> Adjusted:
@@ -30,9 +33,9 @@ def _raise(book: Book, command: Adjust, now: int) -> Adjusted:
         book.transfers.append(_transfer(ADJUSTMENT, DEBT, reduced, command, now))
     rest = command.amount - reduced
     if not rest:
-        return Adjusted(reduced, None)
+        return Adjusted(command.adjustment_id, command.amount, command.reason, now, reduced, None)
     grant = Grant(
-        grant_id=command.grant_id,
+        grant_id=command.adjustment_id,
         bucket=command.bucket,
         source=ADJUSTED,
         paid=False,
@@ -43,7 +46,7 @@ def _raise(book: Book, command: Adjust, now: int) -> Adjusted:
         note=command.reason,
     )
     add_grant(book, grant, "adjustment", now, note=command.reason)
-    return Adjusted(reduced, grant)
+    return Adjusted(command.adjustment_id, command.amount, command.reason, now, reduced, grant)
 
 
 def _lower(book: Book, command: Adjust, order: BucketOrder, now: int) -> Adjusted:
@@ -59,7 +62,7 @@ def _lower(book: Book, command: Adjust, order: BucketOrder, now: int) -> Adjuste
         book.changed = True
         book.transfers.append(_transfer(DEBT, ADJUSTMENT, owed, command, now))
     taken = tuple(PaidFrom(grant_id, book.grants[grant_id].bucket, take) for grant_id, take in takes)
-    return Adjusted(0, None, taken, owed)
+    return Adjusted(command.adjustment_id, command.amount, command.reason, now, 0, None, taken, owed)
 
 
 def _transfer(source: int, target: int, amount: int, command: Adjust, now: int) -> Transfer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ledger.model import NEVER, Claimed, Grant, Hold, Limit, Period, Run, Transfer
-from ledger.outcomes import Ended, Refunded
+from ledger.outcomes import Adjusted, Ended, Refunded
 
 __all__ = [
     "Balance",
@@ -54,9 +54,9 @@ class Book:
     overdraft_limit: the account's own, None for its plan's. next_plan: what `plan` becomes at `next_plan_at`.
     periods: by bucket. clock: the test clock that it is bound to. seen_at: the latest time at which something was due;
     the page's time never goes back behind it. limited: it has, or had, a spend limit. voided: when, by grant id.
-    refunds: by hold id. limits: by scope, of those scopes that were `asked` for. runs: by run and operation. claims: by
-    key, None for one that is free, of those keys that were asked for. What comes after `claims` collects what the store
-    has to write; answers: by key.
+    refunds: by hold id. adjustments: by id, of those that were asked for. limits: by scope, of those scopes that were
+    `asked` for. runs: by run and operation. claims: by key, None for one that is free, of those keys that were asked
+    for. What comes after `claims` collects what the store has to write; answers: by key.
     """
 
     account_id: int
@@ -83,6 +83,7 @@ class Book:
     ended: dict[int, Ended] = field(default_factory=dict)
     voided: Mapping[int, int] = field(default_factory=_nothing)
     refunds: Mapping[int, tuple[Refunded, ...]] = field(default_factory=_nothing)
+    adjustments: Mapping[int, Adjusted] = field(default_factory=_nothing)
     limits: dict[str, Limit] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class Book:
     placed: list[Hold] = field(default_factory=list)
     closed: list[Ended] = field(default_factory=list)
     refunded: tuple[Refunded, ...] = ()
+    adjusted: tuple[Adjusted, ...] = ()
     transfers: list[Transfer] = field(default_factory=list)
     limits_changed: set[str] = field(default_factory=set)
     runs_changed: set[tuple[str, str]] = field(default_factory=set)

@@ -197,15 +197,15 @@ class VoidGrant:
 
 @dataclass(frozen=True, slots=True)
 class Adjust:
-    """Correct an account by a signed amount.
+    """Correct an account by a signed amount; idempotent by id.
 
-    Above 0 it writes off debt, and the rest is a new grant of this id in the bucket. Below 0 it takes what no hold
-    pins, in burn-down order, and the rest is debt.
+    Above 0 it writes off debt, and the rest is a new grant of the adjustment's id in the bucket. Below 0 it takes what
+    no hold pins, in burn-down order, and the rest is debt.
     """
 
     account_id: int
     amount: int
-    grant_id: int
+    adjustment_id: int
     bucket: str
     reason: str
     expires_at: int | None = NEVER

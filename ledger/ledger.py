@@ -236,13 +236,21 @@ class Ledger:
         return _expect(Voided, await self._commit.submit(VoidGrant(account_id, grant_id, reason)))
 
     async def adjust(
-        self, account_id: int, amount: int, bucket: str, reason: str, *, expires_at: int | None = NEVER
+        self,
+        account_id: int,
+        amount: int,
+        bucket: str,
+        reason: str,
+        *,
+        expires_at: int | None = NEVER,
+        adjustment_id: int | None = None,
     ) -> Adjusted:
         """Correct an account by a signed amount: up, debt and then a grant; down, credits and then debt.
 
-        Raises Conflict for 0.
+        Under one adjustment_id it is done once. Raises Conflict for 0.
         """
-        command = Adjust(account_id, amount, self.next_id(), bucket, reason, expires_at)
+        own_id = self.next_id() if adjustment_id is None else adjustment_id
+        command = Adjust(account_id, amount, own_id, bucket, reason, expires_at)
         return _expect(Adjusted, await self._commit.submit(command))
 
     async def refund(
@@ -315,9 +323,9 @@ class Ledger:
         """Find the call that has claimed an idempotency key, and its answer, None while it runs; None: it is free."""
         return await self._read(self._queries.answered, account_id, key, self._commit.now())
 
-    async def create_clock(self, now: int) -> int:
+    async def create_clock(self, now: int, clock: int | None = None) -> int:
         """Make a test clock that stands at `now`, in microseconds since 1970; returns its id. Raises Conflict."""
-        clock = self.next_id()
+        clock = self.next_id() if clock is None else clock
         await self._commit.submit(SetClock(clock, now, create=True))
         return clock
 

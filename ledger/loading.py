@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import orjson
 
 from ledger.book import Book
-from ledger.commands import Command, IssueGrant, PlaceHold, Refund, SetLimit, Settle, Void, VoidGrant
+from ledger.commands import Adjust, Command, IssueGrant, PlaceHold, Refund, SetLimit, Settle, Void, VoidGrant
 from ledger.model import UNLIMITED, Claim, Claimed, Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
-from ledger.outcomes import Ended, Refunded
+from ledger.outcomes import Adjusted, Ended, Refunded
 
 __all__ = [
     "ACCOUNT_COLUMNS",
@@ -63,6 +63,10 @@ _LOAD_REFUNDS = (
     f" WHERE (account_id, hold_id) IN {_PAIRS} ORDER BY refund_id"
 )
 _LOAD_GRANTS = f"SELECT account_id, {_LOT} FROM ledger_grant WHERE (account_id, grant_id) IN {_PAIRS}"
+_LOAD_ADJUSTMENT = (
+    "SELECT adjustment_id, amount, reason, created_at, debt_reduced, granted, taken, debt_added FROM ledger_adjustment"
+    " WHERE account_id = ? AND adjustment_id = ?"
+)
 _LOAD_LIMITS = f"SELECT account_id, {LIMIT_COLUMNS} FROM ledger_limit WHERE (account_id, scope) IN {_PAIRS}"
 _LIMITS_OF = (
     f"SELECT {LIMIT_COLUMNS} FROM ledger_limit WHERE account_id = ? AND scope NOT LIKE 'run:%' AND amount < {UNLIMITED}"
@@ -114,6 +118,8 @@ def load(cursor: sqlite3.Cursor, commands: Sequence[Command], books: dict[int, B
         elif isinstance(command, IssueGrant):
             if command.source_key is not None:
                 _load_source(cursor, books[command.account_id], command.source_key)
+        elif isinstance(command, Adjust):
+            _load_adjustment(cursor, books[command.account_id], command.adjustment_id)
         elif isinstance(command, (VoidGrant, Refund)):
             corrections.append(command)
     if ends:
@@ -169,6 +175,21 @@ def _load_corrected(cursor: sqlite3.Cursor, books: dict[int, Book], commands: li
             book.refunds = {**book.refunds, made.hold_id: (*book.refunds.get(made.hold_id, ()), made)}
     for row in cursor.execute(_LOAD_GRANTS, (json_text(grants),)).fetchall():
         _add_lot(books[row[0]], row[1:])
+
+
+def _load_adjustment(cursor: sqlite3.Cursor, book: Book, adjustment_id: int) -> None:
+    """Load what an adjustment did, if it was made before."""
+    row = cursor.execute(_LOAD_ADJUSTMENT, (book.account_id, adjustment_id)).fetchone()
+    if row is None:
+        return
+    own_id, amount, reason, at, reduced, granted, taken, added = row
+    grant = None
+    if granted:
+        lot = cursor.execute(_LOAD_GRANTS, (json_text([[book.account_id, adjustment_id]]),)).fetchone()
+        grant = Grant(*lot[5:])
+    paid = tuple(PaidFrom(*item) for item in orjson.loads(taken))
+    made = Adjusted(own_id, amount, reason, at, reduced, grant, paid, added)
+    book.adjustments = {**book.adjustments, adjustment_id: made}
 
 
 def load_refunds(cursor: sqlite3.Cursor, calls: list[list[int]]) -> Iterator[tuple[int, Refunded]]:

@@ -154,8 +154,15 @@ class Voided:
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """An adjustment was posted: debt reduced, then a grant of the rest; or credits taken, then debt for the rest."""
+    """An adjustment as recorded: debt reduced, then a grant of the rest; or credits taken, then debt for the rest.
 
+    The same answer goes to everybody under one adjustment_id.
+    """
+
+    adjustment_id: int
+    amount: int
+    reason: str
+    created_at: int
     debt_reduced: int
     grant: Grant | None
     taken: tuple[PaidFrom, ...] = ()

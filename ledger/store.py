@@ -44,6 +44,11 @@ _INSERT_GRANT = (
 )
 _VOID_GRANT = "UPDATE ledger_grant SET voided_at = ? WHERE account_id = ? AND grant_id = ?"
 _INSERT_REFUND = f"INSERT INTO ledger_refund ({REFUND_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
+_INSERT_ADJUSTMENT = (
+    "INSERT INTO ledger_adjustment"
+    " (account_id, adjustment_id, amount, reason, created_at, debt_reduced, granted, taken, debt_added)"
+    " VALUES (?,?,?,?,?,?,?,?,?)"
+)
 _DELETE_HOLD = "DELETE FROM ledger_hold WHERE account_id = ? AND hold_id = ?"
 _INSERT_HOLD = f"INSERT INTO ledger_hold ({HOLD_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)"
 _INSERT_TRANSFER = (
@@ -194,6 +199,7 @@ class Store:
         freed: list[tuple[int, int]] = []
         receipts: list[tuple[object, ...]] = []
         refunds: list[tuple[object, ...]] = []
+        adjustments: list[tuple[object, ...]] = []
         voids: list[tuple[int, int, int]] = []
         transfers: list[tuple[object, ...]] = []
         accounts: list[tuple[object, ...]] = []
@@ -258,6 +264,10 @@ class Store:
                 )
             if book.refunded:
                 refunds += [_refund_row(account, made) for made in book.refunded]
+            for a in book.adjusted:
+                taken = json_text([[*paid] for paid in a.taken])
+                about = (a.adjustment_id, a.amount, a.reason, a.created_at, a.debt_reduced)
+                adjustments.append((account, *about, int(a.grant is not None), taken, a.debt_added))
             for t in book.transfers:
                 transfers.append(
                     (account, self._ids.next(), t.kind, t.source, t.target, t.amount, t.at, t.request, t.note)
@@ -278,6 +288,7 @@ class Store:
             (_INSERT_HOLD, holds),
             (_UPSERT_RECEIPT, receipts),
             (_INSERT_REFUND, refunds),
+            (_INSERT_ADJUSTMENT, adjustments),
             (_INSERT_TRANSFER, transfers),
             (_UPSERT_LIMIT, limits),
             (_UPSERT_RUN, runs),

@@ -15,6 +15,7 @@ __all__ = [
     "TABLES",
     "TRIGGERS",
     "AccountRow",
+    "AdjustmentRow",
     "ClaimRow",
     "ClockRow",
     "GrantRow",
@@ -245,6 +246,29 @@ class RefundRow(SQLModel, table=True):
     created_at: int = _big()
 
 
+class AdjustmentRow(SQLModel, table=True):
+    """A correction, append-only; amount is signed. taken: JSON [[grant id, bucket, amount], …].
+
+    granted: 1 where a grant of its id was made of what reduced no debt.
+    """
+
+    __tablename__: ClassVar[Any] = "ledger_adjustment"
+    __table_args__ = (
+        CheckConstraint("amount <> 0 AND debt_reduced >= 0 AND debt_added >= 0", name="ledger_adjustment_sane"),
+        _CLUSTERED,
+    )
+
+    account_id: int = _big(key=True)
+    adjustment_id: int = _big(key=True)
+    amount: int = _big()
+    reason: str
+    created_at: int = _big()
+    debt_reduced: int = _big()
+    granted: int
+    taken: str
+    debt_added: int = _big()
+
+
 HOLD_HAS_ENDED = "this hold has ended"
 
 _ROWS: tuple[type[SQLModel], ...] = (
@@ -258,6 +282,7 @@ _ROWS: tuple[type[SQLModel], ...] = (
     RunRow,
     ClockRow,
     ClaimRow,
+    AdjustmentRow,
 )
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
 
@@ -272,6 +297,8 @@ TRIGGERS = [
         ("ledger_receipt", "DELETE", ""),
         ("ledger_refund", "UPDATE", ""),
         ("ledger_refund", "DELETE", ""),
+        ("ledger_adjustment", "UPDATE", ""),
+        ("ledger_adjustment", "DELETE", ""),
     )
 ] + [
     # A request id is charged at most once, so the hold of one that has ended can't be placed again.

@@ -46,5 +46,5 @@ def parse_credits(value: object, *, signed: bool = False, zero: bool = False) ->
     if amount == 0 and not zero:
         raise InvalidAmount("must not be 0" if signed else "must be more than 0")
     if sign and amount and not signed:
-        raise InvalidAmount("must be more than 0" if not zero else "must not be negative")
+        raise InvalidAmount("must be more than 0" if not zero else "must be 0 or more")
     return -amount if sign else amount

@@ -12,18 +12,17 @@ from starlette.routing import Route
 from ledger.errors import Conflict, UnknownAccount, UnknownClock
 from ledger.ids import microseconds
 from pricing.amounts import format_credits
-from proxy.caller import headers_of, require_admin
+from proxy.admin_commands import MOST_REASON, Admin
 from proxy.config import Config
 from proxy.credits import balance_object, find_receipt, grant_object
-from proxy.errors import ApiError, bad_request, not_supported
+from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, parse_account, parse_object
 from proxy.jsonapi import Fields, answer, page, read_fields, read_page, timestamp
 from proxy.people.people import ExternalIdTaken, Profile
 from proxy.services import Services
 
-__all__ = ["MOST_REASON", "Admin", "account_closed", "read_plan", "routes"]
+__all__ = ["account_closed", "read_plan", "routes"]
 
-MOST_REASON = 2000
 _PLAN_PAGE = 500
 _SOURCES = ("admin", "campaign", "reward", "compensation")
 
@@ -32,48 +31,15 @@ def routes(services: Services) -> list[Route]:
     """The operator's routes for accounts and grants; each asks for the admin key first."""
     handlers = _Accounts(services)
     return [
-        Route("/admin/v1/accounts", handlers.create_account, methods=["POST"]),
+        Route("/admin/v1/accounts", handlers.command(handlers.create_account), methods=["POST"]),
         Route("/admin/v1/accounts", handlers.list_accounts, methods=["GET"]),
         Route("/admin/v1/accounts/{account}", handlers.show_account, methods=["GET"]),
-        Route("/admin/v1/accounts/{account}", handlers.change_account, methods=["PATCH"]),
+        Route("/admin/v1/accounts/{account}", handlers.command(handlers.change_account), methods=["PATCH"]),
         Route("/admin/v1/accounts/{account}/credits", handlers.show_credits, methods=["GET"]),
-        Route("/admin/v1/accounts/{account}/grants", handlers.create_grant, methods=["POST"]),
+        Route("/admin/v1/accounts/{account}/grants", handlers.command(handlers.create_grant), methods=["POST"]),
         Route("/admin/v1/accounts/{account}/grants", handlers.list_grants, methods=["GET"]),
         Route("/admin/v1/receipts/{id}", handlers.show_receipt, methods=["GET"]),
     ]
-
-
-class Admin:
-    """What every admin route needs: the admin key, an account, a note of what was done."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    async def _allow(self, request: Request) -> None:
-        headers = headers_of(request.scope)
-        await require_admin(self._services, headers)
-        if b"idempotency-key" in headers:
-            raise not_supported("the header Idempotency-Key", "Idempotency-Key")
-
-    async def _account(self, request: Request) -> int:
-        """Read the account of the path; raises ApiError 404 where there is none."""
-        await self._allow(request)
-        account = parse_account(request.path_params["account"])
-        if account is None or await self._services.people.profile(account) is None:
-            raise ApiError(404, "not_found", "There is no such account")
-        return account
-
-    async def _note(
-        self, command: str, account: int | None, fields: Fields | None, object_id: str | None = None
-    ) -> None:
-        """Journal a command that was carried out, with its actor and reason; and tell who watches the account."""
-        services = self._services
-        details = fields.everything if fields is not None else {}
-        reason = fields.text("reason", most=MOST_REASON) if fields is not None else None
-        action = services.ledger.next_id()
-        await services.journal.note(action, microseconds(), "admin", command, account, object_id, reason, details)
-        if account is not None:
-            services.changed(account)
 
 
 class _Accounts(Admin):
@@ -108,7 +74,7 @@ class _Accounts(Admin):
         services = self._services
         fields.text("reason", most=MOST_REASON)
         profile = Profile(
-            account_id=services.ledger.next_id(),
+            account_id=self._own_id(request),
             name=fields.text("name", required=True) or "",
             email=fields.text("email"),
             external_id=fields.text("external_id"),
@@ -146,7 +112,7 @@ class _Accounts(Admin):
                 "Another account has this external_id; find it with ?external_id=",
                 param="external_id",
             ) from None
-        await self._note("account.create", profile.account_id, fields, account_id(profile.account_id))
+        await self._note(request, "account.create", profile.account_id, fields, account_id(profile.account_id))
         return answer(await self._account_object(profile), 201)
 
     async def list_accounts(self, request: Request) -> Response:
@@ -195,7 +161,7 @@ class _Accounts(Admin):
             raise account_closed() from None
         barred = None if status is None else status != "active"
         profile = await services.people.change_account(account, name, email, barred=barred)
-        await self._note("account.change", account, fields, account_id(account))
+        await self._note(request, "account.change", account, fields, account_id(account))
         return answer(await self._account_object(profile))
 
     async def show_credits(self, request: Request) -> Response:
@@ -217,9 +183,17 @@ class _Accounts(Admin):
         expires_at = fields.time("expires_at")
         if expires_at is not None and expires_at <= (await services.ledger.balance(account)).at:
             raise bad_request("`expires_at` must be in the future", "expires_at", status=422)
-        issued = await services.ledger.issue(account, name, amount, source=source, expires_at=expires_at, note=note)
+        issued = await services.ledger.issue(
+            account,
+            name,
+            amount,
+            source=source,
+            expires_at=expires_at,
+            source_key=f"command/{self._own_id(request):x}",
+            note=note,
+        )
         shown = grant_object(account, issued.grant, issued.balance, 0, None)
-        await self._note("grant.create", account, fields, shown["id"])
+        await self._note(request, "grant.create", account, fields, shown["id"])
         return answer(shown, 201)
 
     async def list_grants(self, request: Request) -> Response:

@@ -14,7 +14,7 @@ from ledger.errors import UnknownAccount
 from ledger.model import Limit
 from pricing.amounts import parse_credits
 from pricing.errors import InvalidAmount
-from proxy.admin import MOST_REASON, Admin
+from proxy.admin_commands import MOST_REASON, Admin
 from proxy.credits import limit_object
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_account, parse_object
@@ -34,13 +34,17 @@ def routes(services: Services) -> list[Route]:
     """The operator's routes for keys, members and limits; each asks for the admin key first."""
     handlers = _Keys(services)
     return [
-        Route("/admin/v1/accounts/{account}/keys", handlers.create_key, methods=["POST"]),
+        Route("/admin/v1/accounts/{account}/keys", handlers.command(handlers.create_key), methods=["POST"]),
         Route("/admin/v1/accounts/{account}/keys", handlers.list_keys, methods=["GET"]),
-        Route("/admin/v1/keys/{key}", handlers.revoke_key, methods=["DELETE"]),
-        Route("/admin/v1/accounts/{account}/members", handlers.add_member, methods=["POST"]),
+        Route("/admin/v1/keys/{key}", handlers.command(handlers.revoke_key), methods=["DELETE"]),
+        Route("/admin/v1/accounts/{account}/members", handlers.command(handlers.add_member), methods=["POST"]),
         Route("/admin/v1/accounts/{account}/members", handlers.list_members, methods=["GET"]),
-        Route("/admin/v1/accounts/{account}/members/{member}", handlers.remove_member, methods=["DELETE"]),
-        Route("/admin/v1/accounts/{account}/limits", handlers.set_limit, methods=["POST"]),
+        Route(
+            "/admin/v1/accounts/{account}/members/{member}",
+            handlers.command(handlers.remove_member),
+            methods=["DELETE"],
+        ),
+        Route("/admin/v1/accounts/{account}/limits", handlers.command(handlers.set_limit), methods=["POST"]),
         Route("/admin/v1/accounts/{account}/limits", handlers.list_limits, methods=["GET"]),
     ]
 
@@ -67,7 +71,7 @@ class _Keys(Admin):
             other = "pays" if limit is None else "limit"
             message = f"`{other}` can't be set for a platform's key: it spends other accounts' credits, each its own"
             raise bad_request(message, other, status=422)
-        key = services.ledger.next_id()
+        key = self._own_id(request)
         new = NewKey(fields.text("name"), fields.text("app"), operations, operation, pays, platform)
         # The limit first: there is no moment at which the key is without it.
         limited = None
@@ -75,11 +79,11 @@ class _Keys(Admin):
             limited = await services.ledger.set_limit(pays or account, key_scope(key, account), *limit)
         now = (await services.ledger.balance(account)).at
         try:
-            secret, row = await services.people.add_key(account, key, now, new)
+            secret, row = await services.people.add_key(account, key, now, new, self._secret(request))
         except NotAMember:
             raise _no_member() from None
         shown = _key_object(row, limited)
-        await self._note("key.create", account, fields, shown["id"])
+        await self._note(request, "key.create", account, fields, shown["id"])
         return answer({**shown, "key": secret}, 201)
 
     async def _read_payer(self, fields: Fields, account: int) -> int | None:
@@ -105,6 +109,7 @@ class _Keys(Admin):
 
     async def revoke_key(self, request: Request) -> Response:
         await self._allow(request)
+        fields = await read_fields(request, ("reason",))
         ids = parse_object("key", request.path_params["key"])
         ledger = self._services.ledger
         try:
@@ -116,7 +121,7 @@ class _Keys(Admin):
             raise ApiError(404, "not_found", "There is no such key")
         limits = await ledger.limits(row.pays or row.account_id)
         shown = _key_object(row, limits.get(key_scope(row.key_id, row.account_id)))
-        await self._note("key.revoke", row.account_id, None, shown["id"])
+        await self._note(request, "key.revoke", row.account_id, fields, shown["id"])
         return answer(shown)
 
     async def add_member(self, request: Request) -> Response:
@@ -139,7 +144,7 @@ class _Keys(Admin):
         elif "limit" in fields.everything or await people.member(team, member) is None:
             await ledger.set_limit(team, member_scope(member), None)
         row, new = await people.add_member(team, member, (await ledger.balance(team)).at)
-        await self._note("member.add" if new else "member.change", team, fields, named)
+        await self._note(request, "member.add" if new else "member.change", team, fields, named)
         return answer(_member_object(row, (await ledger.limits(team)).get(member_scope(member))), 201 if new else 200)
 
     async def list_members(self, request: Request) -> Response:
@@ -153,6 +158,7 @@ class _Keys(Admin):
     async def remove_member(self, request: Request) -> Response:
         """Remove a member, and revoke its keys that spend the team's credits; running calls end as they would."""
         team = await self._team(request)
+        fields = await read_fields(request, ("reason",))
         member = parse_account(request.path_params["member"])
         ledger = self._services.ledger
         now = (await ledger.balance(team)).at
@@ -161,7 +167,7 @@ class _Keys(Admin):
         if row is None or revoked is None:
             raise ApiError(404, "not_found", "There is no such member")
         limit = (await ledger.limits(team)).get(member_scope(row.member_id))
-        await self._note("member.remove", team, None, account_id(row.member_id))
+        await self._note(request, "member.remove", team, fields, account_id(row.member_id))
         keys = [object_id("key", key.key_id, key.account_id) for key in revoked]
         return answer({**_member_object(row, limit), "removed": True, "revoked_keys": keys})
 
@@ -186,7 +192,7 @@ class _Keys(Admin):
             raise bad_request("`limit` is missing; null lifts it", "limit", status=422)
         wanted = _read_limit(fields)
         limit = await self._services.ledger.set_limit(account, scope, *(wanted or (None,)))
-        await self._note("limit.set", account, fields, account_id(account))
+        await self._note(request, "limit.set", account, fields, account_id(account))
         return answer(_limit_of(scope, limit))
 
     async def _scope(self, account: int, of: str, name: str) -> str:

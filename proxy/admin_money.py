@@ -14,7 +14,7 @@ from ledger.audit import audit
 from ledger.errors import UnknownAccount, UnknownGrant, UnknownHold
 from ledger.outcomes import RefundRefused
 from pricing.amounts import format_credits
-from proxy.admin import MOST_REASON, Admin
+from proxy.admin_commands import MOST_REASON, Admin
 from proxy.credits import grant_object
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
@@ -32,9 +32,9 @@ def routes(services: Services, keeper: Keeper | None) -> list[Route]:
     """The operator's routes for money; keeper: where the config can be reloaded."""
     handlers = _Money(services, keeper)
     return [
-        Route("/admin/v1/grants/{grant}/void", handlers.void_grant, methods=["POST"]),
-        Route("/admin/v1/receipts/{id}/refund", handlers.refund, methods=["POST"]),
-        Route("/admin/v1/accounts/{account}/adjust", handlers.adjust, methods=["POST"]),
+        Route("/admin/v1/grants/{grant}/void", handlers.command(handlers.void_grant), methods=["POST"]),
+        Route("/admin/v1/receipts/{id}/refund", handlers.command(handlers.refund), methods=["POST"]),
+        Route("/admin/v1/accounts/{account}/adjust", handlers.command(handlers.adjust), methods=["POST"]),
         Route("/admin/v1/accounts/{account}/usage", handlers.account_usage, methods=["GET"]),
         Route("/admin/v1/accounts/{account}/usage/summary", handlers.account_summary, methods=["GET"]),
         Route("/admin/v1/accounts/{account}/statement", handlers.account_statement, methods=["GET"]),
@@ -44,7 +44,7 @@ def routes(services: Services, keeper: Keeper | None) -> list[Route]:
         Route("/admin/v1/actions", handlers.actions, methods=["GET"]),
         Route("/admin/v1/audit", handlers.audit, methods=["GET"]),
         Route("/admin/v1/prices", handlers.prices, methods=["GET"]),
-        Route("/admin/v1/prices/reload", handlers.reload, methods=["POST"]),
+        Route("/admin/v1/prices/reload", handlers.command(handlers.reload), methods=["POST"]),
     ]
 
 
@@ -69,7 +69,7 @@ class _Money(Admin):
             voided = await self._services.ledger.void_grant(account, grant, reason)
         except (UnknownAccount, UnknownGrant):
             raise ApiError(404, "not_found", "There is no such grant") from None
-        await self._note("grant.void", account, fields, request.path_params["grant"])
+        await self._note(request, "grant.void", account, fields, request.path_params["grant"])
         shown = grant_object(account, voided.grant, voided.held, voided.held, None)
         return answer({**shown, "voided": format_credits(voided.amount), "voided_at": timestamp(voided.voided_at)})
 
@@ -95,6 +95,7 @@ class _Money(Admin):
                 as_bonus=as_bonus,
                 operator_fault=fault,
                 bonus_expires_at=None,
+                refund_id=self._own_id(request),
             )
         except (UnknownAccount, UnknownHold):
             raise ApiError(404, "not_found", "There is no such receipt") from None
@@ -103,7 +104,7 @@ class _Money(Admin):
             extra = {"left": format_credits(refunded.left)}
             raise ApiError(409, "refund_exceeds_charge", message, param="credits", extra=extra)
         refund = object_id("refund", refunded.refund_id, account)
-        await self._note("receipt.refund", account, fields, request.path_params["id"])
+        await self._note(request, "receipt.refund", account, fields, request.path_params["id"])
         return answer(
             {
                 "object": "credits.refund",
@@ -132,8 +133,11 @@ class _Money(Admin):
         amount = fields.credits("credits", signed=True)
         buckets = self._services.config.buckets
         bucket = fields.choice("bucket", list(buckets), self._bonus_bucket())
-        adjusted = await self._services.ledger.adjust(account, amount, bucket, reason, expires_at=None)
-        await self._note("account.adjust", account, fields, account_id(account))
+        own_id = self._own_id(request)
+        adjusted = await self._services.ledger.adjust(
+            account, amount, bucket, reason, expires_at=None, adjustment_id=own_id
+        )
+        await self._note(request, "account.adjust", account, fields, account_id(account))
         return answer(
             {
                 "object": "credits.adjustment",
@@ -230,7 +234,7 @@ class _Money(Admin):
         problem = await self._keeper.reload()
         if problem is not None:
             raise bad_request(f"The config is not in force, the one before it still is: {problem}", status=422)
-        await self._note("prices.reload", None, None)
+        await self._note(request, "prices.reload", None, None)
         return await self.prices(request)
 
 

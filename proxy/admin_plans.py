@@ -11,7 +11,8 @@ from starlette.routing import Route
 from ledger.errors import Conflict
 from ledger.ids import EARLIEST, LATEST
 from pricing.amounts import format_credits
-from proxy.admin import Admin, account_closed, read_plan
+from proxy.admin import account_closed, read_plan
+from proxy.admin_commands import Admin
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
 from proxy.jsonapi import Fields, answer, read_fields, timestamp
@@ -25,9 +26,9 @@ def routes(services: Services) -> list[Route]:
     handlers = _Plans(services)
     return [
         Route("/admin/v1/accounts/{account}/plan/preview", handlers.preview, methods=["POST"]),
-        Route("/admin/v1/clocks", handlers.create_clock, methods=["POST"]),
+        Route("/admin/v1/clocks", handlers.command(handlers.create_clock), methods=["POST"]),
         Route("/admin/v1/clocks/{clock}", handlers.show_clock, methods=["GET"]),
-        Route("/admin/v1/clocks/{clock}/advance", handlers.advance_clock, methods=["POST"]),
+        Route("/admin/v1/clocks/{clock}/advance", handlers.command(handlers.advance_clock), methods=["POST"]),
     ]
 
 
@@ -49,7 +50,8 @@ class _Plans(Admin):
                 "from": before.plan,
                 "to": plan,
                 "effective_at": timestamp(change.at),
-                "immediate": change.at <= before.at,
+                # What is at once has its time from after the look at the account.
+                "immediate": change.at <= (await services.ledger.balance(account)).at,
                 "grants": [
                     {
                         "bucket": grant.bucket,
@@ -65,9 +67,9 @@ class _Plans(Admin):
         await self._allow(request)
         fields = await read_fields(request, ("now", "reason"))
         now = _clock_time(fields, "now")
-        clock = await self._services.ledger.create_clock(now)
+        clock = await self._services.ledger.create_clock(now, self._own_id(request))
         shown = _clock_object(clock, now)
-        await self._note("clock.create", None, fields, shown["id"])
+        await self._note(request, "clock.create", None, fields, shown["id"])
         return answer(shown, 201)
 
     async def show_clock(self, request: Request) -> Response:
@@ -83,7 +85,7 @@ class _Plans(Admin):
         except Conflict:
             raise bad_request("`to` must not be before what the clock shows", "to", status=422) from None
         shown = _clock_object(clock, now)
-        await self._note("clock.advance", None, fields, shown["id"])
+        await self._note(request, "clock.advance", None, fields, shown["id"])
         return answer(shown)
 
     async def _clock(self, request: Request) -> tuple[int, int]:

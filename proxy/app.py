@@ -32,6 +32,7 @@ from proxy.journal import JOURNAL_TABLES, Journal
 from proxy.jsonapi import answer
 from proxy.keeper import Keeper
 from proxy.limits import Limits
+from proxy.once import COMMAND_TABLES, Commands
 from proxy.people.people import People
 from proxy.people.tables import PEOPLE_TABLES
 from proxy.receipts import died
@@ -74,7 +75,7 @@ async def open_services(
         return (services.config if services else config).rules
 
     ledger = await Ledger.open(path, rules, owner=owner, orphan_memo=died)
-    database = Database(path, [*PEOPLE_TABLES, *JOURNAL_TABLES])
+    database = Database(path, [*PEOPLE_TABLES, *JOURNAL_TABLES, *COMMAND_TABLES])
     ledger.watch_batches(metrics.batch)
     metrics.watch_queue(lambda: ledger.waiting)
     people, journal = People(database), Journal(database)
@@ -95,6 +96,7 @@ async def open_services(
         call_log=CallLog(loop, sys.stderr.write, json=log_json),
         make_upstream=make_upstream,
         journal=journal,
+        commands=Commands(database),
         limits=Limits(config.limits),
         metrics=metrics,
     )

@@ -24,6 +24,7 @@ __all__ = [
     "recorded_header",
     "run_of",
     "require_admin",
+    "secret_of",
 ]
 
 _MOST_HEADER = 256

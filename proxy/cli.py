@@ -14,7 +14,7 @@ import click
 from ledger.audit import audit as run_audit
 from ledger.errors import LedgerError
 from pricing.amounts import format_credits
-from proxy import cli_admin
+from proxy import cli_admin, cli_keys
 from proxy.cli_options import config_option, fail, json_option, read_config, say, with_options
 from proxy.config import Config, parse_config
 from proxy.ids import object_id
@@ -194,5 +194,8 @@ def _orphan(row: dict[str, object]) -> dict[str, object]:
     return {"id": object_id("req", own, account)}
 
 
-for group in (cli_admin.account, cli_admin.receipt, cli_admin.key, cli_admin.grant):
+for group in (
+    *(cli_admin.account, cli_admin.receipt, cli_admin.grant, cli_admin.clock),
+    *(cli_keys.key, cli_keys.member, cli_keys.limit),
+):
     main.add_command(group)

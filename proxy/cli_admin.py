@@ -1,16 +1,15 @@
-"""The admin API from the shell: accounts, receipts, keys, grants."""
+"""The admin API from the shell: accounts, receipts, grants, test clocks."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
+from typing import Any
 
 import click
 
-from proxy.cli_options import config_option, fail, json_option, read_config, with_options
+from proxy.cli_client import admin
+from proxy.cli_options import asking, changing, listing, plan_options, reason_option, with_options
 
-__all__ = ["account", "grant", "key", "receipt"]
+__all__ = ["account", "clock", "grant", "receipt"]
 
 
 @click.group()
@@ -19,65 +18,87 @@ def account() -> None:
 
 
 @account.command("create")
-@with_options(config_option, json_option)
+@with_options(*changing)
 @click.argument("name")
+@click.option("--kind", type=click.Choice(["user", "team"]), help="A team has members [default: user].")
 @click.option("--email", help="Its owner's address.")
 @click.option("--external-id", help="Your own id for it.")
+@with_options(*plan_options)
 @click.option("--timezone", help="Its zone, such as Europe/Rome [default: UTC].")
-@click.option("--overdraft-limit", metavar="CREDITS", help="How far it may go below zero.")
-def account_create(config: str | None, as_json: bool, **fields: str | None) -> None:
-    """Make an account."""
-    _admin(config, as_json, "POST", "/accounts", _given(fields))
+@click.option("--overdraft-limit", metavar="CREDITS", help="How far it may go below zero [default: its plan's].")
+@click.option("--clock", help="The test clock that tells its time.")
+@with_options(reason_option)
+def account_create(**given: Any) -> None:
+    """Make an account, on the default plan unless one is named."""
+    admin("POST", "/accounts", given)
 
 
 @account.command("list")
-@with_options(config_option, json_option)
+@with_options(*listing)
 @click.option("--query", help="Part of a name or address.")
-def account_list(config: str | None, as_json: bool, query: str | None) -> None:
+@click.option("--plan", metavar="NAME", help="Those on this plan.")
+@click.option("--external-id", help="The one with this id of yours.")
+def account_list(**given: Any) -> None:
     """List accounts, newest first."""
-    _admin(config, as_json, "GET", "/accounts", {"query": query} if query else {})
+    admin("GET", "/accounts", given)
 
 
 @account.command("show")
-@with_options(config_option, json_option)
+@with_options(*asking)
 @click.argument("account")
-def account_show(config: str | None, as_json: bool, account: str) -> None:
+def account_show(account: str, **given: Any) -> None:
     """Show an account."""
-    _admin(config, as_json, "GET", f"/accounts/{account}", {})
+    admin("GET", f"/accounts/{account}", given)
 
 
 @account.command("credits")
-@with_options(config_option, json_option)
+@with_options(*asking)
 @click.argument("account")
-def account_credits(config: str | None, as_json: bool, account: str) -> None:
+def account_credits(account: str, **given: Any) -> None:
     """Show what an account has."""
-    _admin(config, as_json, "GET", f"/accounts/{account}/credits", {})
+    admin("GET", f"/accounts/{account}/credits", given)
 
 
 @account.command("change")
-@with_options(config_option, json_option)
+@with_options(*changing)
 @click.argument("account")
 @click.option(
     "--status",
     type=click.Choice(["active", "suspended", "closed"]),
     help="Suspended refuses new calls; closed is final.",
 )
+@click.option("--name", help="What it is called.")
+@click.option("--email", help="Its owner's address.")
+@with_options(*plan_options)
 @click.option("--timezone", help="Its zone, such as Europe/Rome.")
 @click.option("--overdraft-limit", metavar="CREDITS", help="How far it may go below zero.")
-@click.option("--reason", help="Why; it is journaled.")
-def account_change(config: str | None, as_json: bool, account: str, **fields: str | None) -> None:
+@with_options(reason_option)
+def account_change(account: str, **given: Any) -> None:
     """Change an account."""
-    _admin(config, as_json, "PATCH", f"/accounts/{account}", _given(fields))
+    admin("PATCH", f"/accounts/{account}", given)
+
+
+@account.command("preview-plan")
+@with_options(*asking)
+@click.argument("account")
+@with_options(*plan_options)
+def account_preview_plan(account: str, **given: Any) -> None:
+    """Show what a change of plan would give, and when."""
+    # A plan that is absent is none to the API, which is what a forgotten option must not become.
+    if given["plan"] is None and not given["no_plan"]:
+        raise click.UsageError("Name a plan with --plan, or say --no-plan.")
+    admin("POST", f"/accounts/{account}/plan/preview", given)
 
 
 @account.command("adjust")
-@with_options(config_option, json_option)
+@with_options(*changing)
 @click.argument("account")
 @click.argument("credits")
+@click.option("--bucket", help="Where more goes [default: bonus].")
 @click.option("--reason", required=True, help="Why; its owner sees it.")
-def account_adjust(config: str | None, as_json: bool, account: str, **fields: str | None) -> None:
+def account_adjust(account: str, **given: Any) -> None:
     """Correct an account by a signed amount (`-- ACCOUNT -5` for less)."""
-    _admin(config, as_json, "POST", f"/accounts/{account}/adjust", _given(fields))
+    admin("POST", f"/accounts/{account}/adjust", given)
 
 
 @click.group()
@@ -86,54 +107,23 @@ def receipt() -> None:
 
 
 @receipt.command("show")
-@with_options(config_option, json_option)
+@with_options(*asking)
 @click.argument("receipt")
-def receipt_show(config: str | None, as_json: bool, receipt: str) -> None:
+def receipt_show(receipt: str, **given: Any) -> None:
     """Show a call's receipt."""
-    _admin(config, as_json, "GET", f"/receipts/{receipt}", {})
+    admin("GET", f"/receipts/{receipt}", given)
 
 
 @receipt.command("refund")
-@with_options(config_option, json_option)
+@with_options(*changing)
 @click.argument("receipt")
 @click.option("--credits", help="How much [default: all that is left].")
 @click.option("--as", "as", type=click.Choice(["original", "bonus"]), help="Where it goes [default: original].")
 @click.option("--fault", type=click.Choice(["operator"]), help="Expired credits come back too.")
 @click.option("--reason", required=True, help="Why; its owner sees it.")
-def receipt_refund(config: str | None, as_json: bool, receipt: str, **fields: str | None) -> None:
+def receipt_refund(receipt: str, **given: Any) -> None:
     """Give back a call's charge, or part of it."""
-    _admin(config, as_json, "POST", f"/receipts/{receipt}/refund", _given(fields))
-
-
-@click.group()
-def key() -> None:
-    """Make, list and revoke keys."""
-
-
-@key.command("create")
-@with_options(config_option, json_option)
-@click.argument("account")
-@click.option("--name", help="What it is for.")
-@click.option("--app", help="The app that uses it.")
-def key_create(config: str | None, as_json: bool, account: str, **fields: str | None) -> None:
-    """Make a key; its secret is shown this once."""
-    _admin(config, as_json, "POST", f"/accounts/{account}/keys", _given(fields))
-
-
-@key.command("list")
-@with_options(config_option, json_option)
-@click.argument("account")
-def key_list(config: str | None, as_json: bool, account: str) -> None:
-    """List an account's keys."""
-    _admin(config, as_json, "GET", f"/accounts/{account}/keys", {})
-
-
-@key.command("revoke")
-@with_options(config_option, json_option)
-@click.argument("key")
-def key_revoke(config: str | None, as_json: bool, key: str) -> None:
-    """Revoke a key at once."""
-    _admin(config, as_json, "DELETE", f"/keys/{key}", {})
+    admin("POST", f"/receipts/{receipt}/refund", given)
 
 
 @click.group()
@@ -142,53 +132,63 @@ def grant() -> None:
 
 
 @grant.command("create")
-@with_options(config_option, json_option)
+@with_options(*changing)
 @click.argument("account")
 @click.argument("bucket")
 @click.argument("credits")
 @click.option("--source", help="admin, campaign, reward or compensation [default: admin].")
 @click.option("--expires-at", metavar="TIME", help="Such as 2027-01-01T00:00:00Z.")
 @click.option("--note", help="What it is for; its owner sees this.")
-def grant_create(config: str | None, as_json: bool, account: str, **fields: str | None) -> None:
+@with_options(reason_option)
+def grant_create(account: str, **given: Any) -> None:
     """Grant credits to an account."""
-    _admin(config, as_json, "POST", f"/accounts/{account}/grants", _given(fields))
+    admin("POST", f"/accounts/{account}/grants", given)
 
 
 @grant.command("void")
-@with_options(config_option, json_option)
+@with_options(*changing)
 @click.argument("grant")
 @click.option("--reason", required=True, help="Why; its owner sees it.")
-def grant_void(config: str | None, as_json: bool, grant: str, **fields: str | None) -> None:
+def grant_void(grant: str, **given: Any) -> None:
     """Take back what of a grant is neither spent nor held."""
-    _admin(config, as_json, "POST", f"/grants/{grant}/void", _given(fields))
+    admin("POST", f"/grants/{grant}/void", given)
 
 
 @grant.command("list")
-@with_options(config_option, json_option)
+@with_options(*listing)
 @click.argument("account")
-def grant_list(config: str | None, as_json: bool, account: str) -> None:
+def grant_list(account: str, **given: Any) -> None:
     """List an account's grants, newest first."""
-    _admin(config, as_json, "GET", f"/accounts/{account}/grants", {})
+    admin("GET", f"/accounts/{account}/grants", given)
 
 
-def _given(fields: dict[str, str | None]) -> dict[str, str]:
-    return {name: value for name, value in fields.items() if value is not None}
+@click.group()
+def clock() -> None:
+    """Make test clocks and move them on."""
 
 
-def _admin(config: str | None, as_json: bool, method: str, path: str, fields: dict[str, str]) -> None:
-    """Carry out an admin request, on the running server that FAREBOX_URL names or on the file itself."""
-    from proxy.admin_client import request
-
-    status, document = asyncio.run(request(lambda: read_config(config), os.environ, method, path, fields))
-    if status >= 400:
-        error = document.get("error", {})
-        fail(str(error.get("message", f"the server answered {status}")))
-    if as_json:
-        click.echo(json.dumps(document, ensure_ascii=False))
-        return
-    for item in document["data"] if document.get("object") == "list" else [document]:
-        click.echo("\n".join(f"{name}: {_plain(value)}" for name, value in item.items() if value is not None) + "\n")
+@clock.command("create")
+@with_options(*changing)
+@click.argument("now", metavar="TIME")
+@with_options(reason_option)
+def clock_create(**given: Any) -> None:
+    """Make a clock that stands at a time, such as 2027-01-31T12:00:00Z."""
+    admin("POST", "/clocks", given)
 
 
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+@clock.command("show")
+@with_options(*asking)
+@click.argument("clock")
+def clock_show(clock: str, **given: Any) -> None:
+    """Show what a clock shows."""
+    admin("GET", f"/clocks/{clock}", given)
+
+
+@clock.command("advance")
+@with_options(*changing)
+@click.argument("clock")
+@click.argument("to", metavar="TIME")
+@with_options(reason_option)
+def clock_advance(clock: str, **given: Any) -> None:
+    """Move a clock on, never back; its accounts renew and expire by it."""
+    admin("POST", f"/clocks/{clock}/advance", given)

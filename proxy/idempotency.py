@@ -14,7 +14,18 @@ from pricing.amounts import format_credits
 from proxy.errors import ApiError, bad_request
 from proxy.people.callers import Caller
 
-__all__ = ["MOST_KEPT", "Answer", "claim_of", "figures", "key_of", "last_events", "refused_again", "replayed"]
+__all__ = [
+    "MOST_KEPT",
+    "Answer",
+    "claim_of",
+    "figures",
+    "in_progress",
+    "key_conflict",
+    "key_of",
+    "last_events",
+    "refused_again",
+    "replayed",
+]
 
 MOST_KEPT = 4_000_000
 """Longer answers are charged once all the same, and not kept."""
@@ -73,18 +84,26 @@ def claim_of(headers: Mapping[bytes, bytes], caller: Caller, route: str, body: b
 def refused_again(found: Claimed, claim: Claim) -> ApiError:
     """Say why a call that has another's key is not made; it may be made later where the other one runs."""
     if found.claim.body != claim.body:
-        message = f"This {_NAME} was used for another body; use a new key for a new call"
-    elif found.answered:
-        message = f"The call of this {_NAME} was answered and charged once; its answer is not kept"
-    else:
-        return ApiError(
-            409,
-            "idempotency_in_progress",
-            f"The call of this {_NAME} is running; try again in a moment to get its answer",
-            param=_NAME,
-            headers={"x-should-retry": "true", "retry-after": "1"},
-        )
+        return key_conflict()
+    if found.answered:
+        return key_conflict(f"What this {_NAME} is of was answered and charged once; its answer is not kept")
+    return in_progress()
+
+
+def key_conflict(message: str = f"This {_NAME} was used for another body; use a new key for a new request") -> ApiError:
+    """Say that a key can't be used again."""
     return ApiError(409, "idempotency_conflict", message, param=_NAME, headers={"x-should-retry": "false"})
+
+
+def in_progress() -> ApiError:
+    """Say that trying again in a moment brings the answer."""
+    return ApiError(
+        409,
+        "idempotency_in_progress",
+        f"What this {_NAME} is of is running; try again in a moment to get its answer",
+        param=_NAME,
+        headers={"x-should-retry": "true", "retry-after": "1"},
+    )
 
 
 def figures(charged: int, available: int) -> list[tuple[bytes, bytes]]:

@@ -61,7 +61,7 @@ class Journal:
         reason: str | None,
         details: Mapping[str, Any],
     ) -> None:
-        """Note an admin command that was carried out."""
+        """Note an admin command that was carried out; under one action_id once."""
         row = ActionRow(
             action_id=action_id,
             at=at,
@@ -72,7 +72,7 @@ class Journal:
             reason=reason,
             details=json.dumps(details),
         )
-        await self._run(lambda session: session.add(row))
+        await self._run(lambda session: session.merge(row))
 
     async def actions(self, limit: int, after: int | None) -> list[ActionRow]:
         """List actions, newest first."""

@@ -16,11 +16,12 @@ from pricing.errors import InvalidAmount
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.operations.splice import members_of
 
-__all__ = ["JSON", "Fields", "answer", "page", "read_fields", "read_page", "timestamp"]
+__all__ = ["JSON", "Fields", "answer", "page", "read_body", "read_fields", "read_page", "timestamp"]
 
 _DEFAULT_PAGE = 50
 _MOST_PAGE = 1000
 _MOST_ADMIN_BODY = 1_000_000
+_BODY = "farebox.body"
 _LAST_DAY = (datetime(9999, 12, 31) - datetime(1970, 1, 1)).days
 
 
@@ -147,15 +148,24 @@ class Fields:
         return None if value is None else parse_timestamp(value, name)
 
 
+async def read_body(request: Request, most: int = _MOST_ADMIN_BODY) -> bytes:
+    """Read a request's body, once; raises ApiError 413 above `most` bytes."""
+    body: bytes | None = request.scope.get(_BODY)
+    if body is None:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise ApiError(413, "request_too_large", f"The body is larger than {most} bytes")
+        request.scope[_BODY] = body
+    return body
+
+
 async def read_fields(
     request: Request, known: Sequence[str], later: Sequence[str] = (), *, most: int = _MOST_ADMIN_BODY
 ) -> Fields:
     """Read a request's JSON object; unknown members and those of later releases are refused by name."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise ApiError(413, "request_too_large", f"The body is larger than {most} bytes")
+    body = await read_body(request, most)
     try:
         members = orjson.loads(body) if body.strip() else {}
         if isinstance(members, dict) and members:

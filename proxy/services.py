@@ -13,6 +13,7 @@ from proxy.counting import TokenCounter
 from proxy.interruption import Interruptible
 from proxy.journal import Journal
 from proxy.limits import Limits
+from proxy.once import Commands
 from proxy.pending import Pending
 from proxy.people.people import People
 from proxy.telemetry.calls import CallLog
@@ -40,6 +41,7 @@ class Services:
     call_log: CallLog
     make_upstream: Callable[[UpstreamConfig], Upstream]
     journal: Journal
+    commands: Commands
     limits: Limits
     metrics: Metrics
     pending: Pending = field(default_factory=Pending)

@@ -15,7 +15,7 @@ from proxy.database import Database
 from proxy.people.callers import Caller, digest, find_caller
 from proxy.people.tables import AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, MemberRow, SettingRow
 
-__all__ = ["ExternalIdTaken", "NewKey", "NotAMember", "People", "Profile"]
+__all__ = ["ExternalIdTaken", "NewKey", "NotAMember", "People", "Profile", "secret_of_digest"]
 
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 40
@@ -58,6 +58,12 @@ class NotAMember(Exception):
 
 def _secret(prefix: str) -> str:
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_LENGTH))
+
+
+def secret_of_digest(seed: bytes) -> str:
+    """Make a key's secret of a digest that nobody can guess, at least 64 bytes: of each the same."""
+    fair = [byte % len(_ALPHABET) for byte in seed if byte < 4 * len(_ALPHABET)]
+    return "fbx_" + "".join(_ALPHABET[place] for place in fair[:_SECRET_LENGTH])
 
 
 class People:
@@ -106,9 +112,11 @@ class People:
     # -- administration
 
     async def add_account(self, profile: Profile) -> None:
-        """Record an account's owner; raises ExternalIdTaken."""
+        """Record an account's owner, once; raises ExternalIdTaken."""
 
         def work(session: Session) -> None:
+            if session.get(AccountRow, profile.account_id) is not None:
+                return
             if profile.external_id is not None:
                 if session.get(ExternalIdRow, profile.external_id) is not None:
                     raise ExternalIdTaken(profile.external_id)
@@ -225,12 +233,15 @@ class People:
 
     # -- keys
 
-    async def add_key(self, account_id: int, key_id: int, now: int, wanted: NewKey) -> tuple[str, KeyRow]:
+    async def add_key(
+        self, account_id: int, key_id: int, now: int, wanted: NewKey, secret: str | None = None
+    ) -> tuple[str, KeyRow]:
         """Make a key for an account; returns its secret, which is kept nowhere, and its row.
 
-        Raises NotAMember where it is to spend the credits of a team that the account is not in.
+        secret: as it is to be, None for any; one that exists under this id already is not made again. Raises NotAMember
+        where it is to spend the credits of a team that the account is not in.
         """
-        secret = _secret("fbx_")
+        secret = _secret("fbx_") if secret is None else secret
         row = KeyRow(
             account_id=account_id,
             key_id=key_id,
@@ -245,14 +256,17 @@ class People:
             platform=int(wanted.platform),
         )
 
-        def work(session: Session) -> None:
+        def work(session: Session) -> KeyRow:
+            made = session.get(KeyRow, (account_id, key_id))
+            if made is not None and made.digest == row.digest:
+                return made
             if wanted.pays is not None and session.get(MemberRow, (wanted.pays, account_id)) is None:
                 raise NotAMember
             session.add(row)
             session.add(KeyDigestRow(digest=row.digest, account_id=account_id, key_id=key_id))
+            return row
 
-        await self._run(work)
-        return secret, row
+        return secret, await self._run(work)
 
     async def key(self, account_id: int, key_id: int) -> KeyRow | None:
         return await self._read(lambda session: session.get(KeyRow, (account_id, key_id)))

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from click.testing import CliRunner
 
+from pricing.amounts import NANO
 from proxy.cli import main
 from tests.examples.lists import Call, load, tokens
 
@@ -54,6 +55,7 @@ def test_two_buckets_in_dollars() -> None:
 
 
 def test_debt_instead_of_a_stop() -> None:
-    """The command that the example names for debt takes the limit that it names."""
+    """Everybody may go five dollars below zero; the command that the example names takes an account's own limit."""
+    assert CONFIG.plans[CONFIG.default_plan or ""].given.overdraft_limit == 5 * NANO
     ran = CliRunner().invoke(main, ["account", "create", "--help"])
     assert "--overdraft-limit" in ran.output

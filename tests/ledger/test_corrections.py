@@ -11,7 +11,7 @@ from ledger.audit import audit
 from ledger.commands import Adjust, Command, IssueGrant, OpenAccount, Refund, VoidGrant
 from ledger.errors import Conflict, UnknownAccount, UnknownGrant, UnknownHold
 from ledger.model import DEBT, PaidBack
-from ledger.outcomes import Held, Issued, Refunded, RefundRefused, Refused, Voided
+from ledger.outcomes import Adjusted, Held, Issued, Refunded, RefundRefused, Refused, Voided
 from tests.ledger.books import assert_lawful, quick_store, read_page, receipt_memo
 from tests.ledger.running import HOUR, NOON, RULES, Clock, held, page_of, running, settled, voided
 
@@ -199,4 +199,26 @@ async def test_a_file_of_the_first_release_is_brought_up_to_date(path: str) -> N
         assert (await ledger.void_grant(1, grant.grant_id, "why")).amount == 75
         assert await ledger.orphans(5) == []
     assert_lawful(page_of(path, 1))
+    assert audit(path).clean
+
+
+@pytest.mark.parametrize("amount", [40, 10, -20, -200])
+async def test_an_adjustment_of_one_id_is_made_once(path: str, amount: int) -> None:
+    """Up or down, with debt or without: made again, also over a restart, it answers what it did, and does nothing."""
+    made: list[Adjusted] = []
+    balances: list[tuple[int, int]] = []
+    for _ in range(2):
+        async with running(path, Clock(NOON)) as ledger:
+            if not made:
+                await ledger.open_account(1, overdraft_limit=50)
+                await ledger.hold(held(1, 11, 20))
+                await ledger.end(settled(1, 11, 20))
+                if amount < 0:
+                    await ledger.issue(1, "paid", 100)
+            for _ in range(2):
+                made.append(await ledger.adjust(1, amount, "bonus", "a correction", adjustment_id=77))
+                balance = await ledger.balance(1)
+                balances.append((balance.available, balance.debt))
+    assert made == made[:1] * 4
+    assert len(set(balances)) == 1
     assert audit(path).clean
