@@ -100,6 +100,7 @@ def test_a_command_that_was_cut_off_goes_on(upstream: Upstream, own: Server) -> 
         if name == "member.remove":
             # Whoever sends it again hears that there is none, as was asked for.
             assert again.status_code == 404
+            before["command"] -= 1
             continue
         assert again.status_code < 300, again.text
         if name == "grant.void":
