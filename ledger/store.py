@@ -74,9 +74,12 @@ _UPSERT_LIMIT = (
 _PUT_CLAIM = f"INSERT OR REPLACE INTO ledger_claim ({CLAIM_COLUMNS}) VALUES (?,?,?,?,?,?,?,?)"
 _FREE_CLAIM = "DELETE FROM ledger_claim WHERE account_id = ? AND claim = ?"
 # Those of test clocks have times of their own.
-_FORGET = """DELETE FROM ledger_claim WHERE rowid IN (
-    SELECT c.rowid FROM ledger_claim c LEFT JOIN ledger_account a USING (account_id)
-    WHERE c.answer IS NOT NULL AND c.at < ? AND a.clock IS NULL ORDER BY c.at LIMIT 100)"""
+_OLD_CLAIMS = """SELECT c.account_id, c.claim, LENGTH(c.answer) FROM ledger_claim c
+    LEFT JOIN ledger_account a USING (account_id)
+    WHERE c.answer IS NOT NULL AND c.at < ? AND a.clock IS NULL ORDER BY c.at LIMIT 100"""
+_MOST_FORGOTTEN = 500_000
+"""Bytes of answers that one command forgets: everybody else's commands wait for it."""
+
 _UPSERT_RUN = (
     "INSERT INTO ledger_run (account_id, run, operation, raw, charged) VALUES (?,?,?,?,?)"
     " ON CONFLICT (account_id, run, operation) DO UPDATE SET raw = excluded.raw, charged = excluded.charged"
@@ -172,13 +175,22 @@ class Store:
         if isinstance(command, SetClock):
             return self._set_clock(command)
         if isinstance(command, ForgetAnswers):
-            return Forgotten(self._cursor.execute(_FORGET, (command.before,)).rowcount)
+            return self._forget(command)
         clock = command.clock if isinstance(command, OpenAccount) and not book.exists else book.clock
         if clock is not None:
             if clock not in self._clocks:
                 raise UnknownClock(f"no clock {clock}")
             now = self._clocks[clock]
         return apply(book, command, rules, now)
+
+    def _forget(self, command: ForgetAnswers) -> Forgotten:
+        forgotten = size = 0
+        for account, claim, length in self._cursor.execute(_OLD_CLAIMS, (command.before,)).fetchall():
+            if forgotten and size + length > _MOST_FORGOTTEN:
+                break
+            self._cursor.execute(_FREE_CLAIM, (account, claim))
+            forgotten, size = forgotten + 1, size + length
+        return Forgotten(forgotten)
 
     def _set_clock(self, command: SetClock) -> ClockSet:
         """Make a test clock, or move it on."""
@@ -306,7 +318,7 @@ class Store:
                 self._cursor.execute(_FREE_CLAIM, (book.account_id, key))
             else:
                 row = (book.account_id, *found.claim, found.hold_id, found.at, found.charged, found.available)
-                self._cursor.execute(_PUT_CLAIM, (*row, book.answers.get(key)))
+                self._cursor.execute(_PUT_CLAIM, (*row, book.answers[key] if found.answered else None))
 
     def open_holds(self) -> list[tuple[int, int, bytes]]:
         """List every open hold as (account id, hold id, memo)."""

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from ledger.errors import Conflict, UnknownAccount, UnknownClock
 from ledger.ids import microseconds
 from pricing.amounts import format_credits
-from proxy.admin_commands import MOST_REASON, Admin
+from proxy.admin_commands import Admin
 from proxy.config import Config
 from proxy.credits import balance_object, find_receipt, grant_object
 from proxy.errors import ApiError, bad_request
@@ -72,7 +72,6 @@ class _Accounts(Admin):
         zone = fields.text("timezone") or "UTC"
         _check_zone(zone)
         services = self._services
-        fields.text("reason", most=MOST_REASON)
         profile = Profile(
             account_id=self._own_id(request),
             name=fields.text("name", required=True) or "",
@@ -142,7 +141,6 @@ class _Accounts(Admin):
         account = await self._account(request)
         known = ("name", "email", "plan", "timezone", "overdraft_limit", "status", "reason")
         fields = await read_fields(request, known, ("clock", "external_id", "kind"))
-        fields.text("reason", most=MOST_REASON)
         given = fields.everything
         zone = fields.text("timezone")
         if zone is not None:
@@ -152,14 +150,23 @@ class _Accounts(Admin):
         name, email = fields.text("name"), fields.text("email")
         services = self._services
         plan = read_plan(fields, services.config) if "plan" in given else None
+        barred = None if status is None else status != "active"
+        if barred:
+            # First of all, so that nothing is spent of others' credits while its own are being closed.
+            await services.people.change_account(account, None, None, barred=True)
         try:
             # The plan first: a command that closes the account may change it too.
             if "plan" in given:
                 await services.ledger.set_plan(account, plan)
-            await services.ledger.set_account(account, status=status, timezone=zone, overdraft_limit=overdraft)
+            await services.ledger.set_account(
+                account,
+                status=status,
+                timezone=zone,
+                overdraft_limit=overdraft,
+                plans_overdraft="overdraft_limit" in given and overdraft is None,
+            )
         except Conflict:
             raise account_closed() from None
-        barred = None if status is None else status != "active"
         profile = await services.people.change_account(account, name, email, barred=barred)
         await self._note(request, "account.change", account, fields, account_id(account))
         return answer(await self._account_object(profile))
@@ -172,7 +179,6 @@ class _Accounts(Admin):
         account = await self._account(request)
         fields = await read_fields(request, ("bucket", "credits", "source", "expires_at", "note", "reason"))
         services = self._services
-        fields.text("reason", most=MOST_REASON)
         buckets = services.config.buckets
         name = fields.text("bucket", required=True) or ""
         if name not in buckets:

@@ -16,14 +16,13 @@ from proxy.caller import headers_of, require_admin, secret_of
 from proxy.errors import ApiError
 from proxy.idempotency import in_progress, key_conflict, key_of
 from proxy.ids import parse_account
-from proxy.jsonapi import JSON, Fields, read_body
+from proxy.jsonapi import JSON, MOST_REASON, Fields, read_body
 from proxy.once import Busy, Command, OtherBody
 from proxy.people.people import secret_of_digest
 from proxy.services import Services
 
-__all__ = ["MOST_REASON", "Admin"]
+__all__ = ["Admin", "secret_unknown"]
 
-MOST_REASON = 2000
 _CARRIED = "farebox.command"
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -66,7 +65,9 @@ class Admin:
                 raise key_conflict() from None
             except Busy:
                 raise in_progress() from None
-            seed = hmac.digest((secret_of(headers) or "").encode(), b"farebox command\n" + claimed, "sha512")
+            # Neither who has a key made of it can try admin keys, nor who has the database can make it again.
+            own = await self._services.people.command_seed()
+            seed = hmac.digest(own + (secret_of(headers) or "").encode(), b"farebox command\n" + claimed, "sha512")
             if command.answer is not None:
                 return _again(*command.answer, seed)
             request.scope[_CARRIED] = _Carried(command, seed)
@@ -114,6 +115,11 @@ class Admin:
             services.changed(account)
 
 
+def secret_unknown() -> ApiError:
+    """Say that a key's secret can't be made again."""
+    return key_conflict("This key was made under another admin key; its secret was shown then, and can't be again")
+
+
 def _without_secret(body: bytes) -> bytes:
     shown = orjson.loads(body)
     return orjson.dumps({**shown, "key": None}) if "key" in shown else body
@@ -125,6 +131,6 @@ def _again(status: int, body: bytes, seed: bytes) -> Response:
     if "key" in shown:
         secret = secret_of_digest(seed)
         if not secret.startswith(shown["prefix"]):
-            raise key_conflict("This key was made, and its secret was shown once: the admin key has changed since")
+            raise secret_unknown()
         shown["key"] = secret
     return JSON(shown, status, {"x-idempotent-replayed": "true"})

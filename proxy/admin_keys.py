@@ -14,13 +14,13 @@ from ledger.errors import UnknownAccount
 from ledger.model import Limit
 from pricing.amounts import parse_credits
 from pricing.errors import InvalidAmount
-from proxy.admin_commands import MOST_REASON, Admin
+from proxy.admin_commands import Admin, secret_unknown
 from proxy.credits import limit_object
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_account, parse_object
 from proxy.jsonapi import Fields, answer, page, read_fields, read_page, timestamp
 from proxy.people.callers import app_scope, key_scope, member_scope
-from proxy.people.people import NewKey, NotAMember
+from proxy.people.people import NewKey, NotAMember, OtherSecret
 from proxy.people.tables import KeyRow, MemberRow
 from proxy.services import Services
 
@@ -56,7 +56,6 @@ class _Keys(Admin):
             request, ("name", "app", "operations", "operation", "limit", "pays", "platform", "reason")
         )
         services = self._services
-        fields.text("reason", most=MOST_REASON)
         operations, operation = fields.texts("operations"), fields.text("operation")
         for name, wanted in (("operations", operations or []), ("operation", [operation] if operation else [])):
             for one in wanted:
@@ -82,6 +81,8 @@ class _Keys(Admin):
             secret, row = await services.people.add_key(account, key, now, new, self._secret(request))
         except NotAMember:
             raise _no_member() from None
+        except OtherSecret:
+            raise secret_unknown() from None
         shown = _key_object(row, limited)
         await self._note(request, "key.create", account, fields, shown["id"])
         return answer({**shown, "key": secret}, 201)
@@ -120,6 +121,7 @@ class _Keys(Admin):
         if row is None:
             raise ApiError(404, "not_found", "There is no such key")
         limits = await ledger.limits(row.pays or row.account_id)
+        self._services.changed(row.pays or row.account_id)
         shown = _key_object(row, limits.get(key_scope(row.key_id, row.account_id)))
         await self._note(request, "key.revoke", row.account_id, fields, shown["id"])
         return answer(shown)
@@ -128,7 +130,6 @@ class _Keys(Admin):
         """Add a member, or change the limit of one."""
         team = await self._team(request)
         fields = await read_fields(request, ("account", "limit", "reason"))
-        fields.text("reason", most=MOST_REASON)
         people, ledger = self._services.people, self._services.ledger
         named = fields.text("account", required=True) or ""
         member = parse_account(named)
@@ -183,7 +184,6 @@ class _Keys(Admin):
         """Set, change or lift what is spent of an account's credits by one key, in one app, or by one member."""
         account = await self._account(request)
         fields = await read_fields(request, ("of", "id", "limit", "reason"))
-        fields.text("reason", most=MOST_REASON)
         of = fields.choice("of", _OF, "")
         if not of:
             raise bad_request(f"`of` is missing; it is one of {', '.join(_OF)}", "of", status=422)
@@ -202,7 +202,8 @@ class _Keys(Admin):
             return app_scope(name)
         if of == "member":
             member = parse_account(name)
-            if member is None or await people.member(account, member) is None:
+            left = await self._services.ledger.limits(account)
+            if member is None or (await people.member(account, member) is None and member_scope(member) not in left):
                 raise bad_request("`id`: this account has no such member", "id", status=422)
             return member_scope(member)
         ids = parse_object("key", name)

@@ -14,12 +14,12 @@ from ledger.audit import audit
 from ledger.errors import UnknownAccount, UnknownGrant, UnknownHold
 from ledger.outcomes import RefundRefused
 from pricing.amounts import format_credits
-from proxy.admin_commands import MOST_REASON, Admin
+from proxy.admin_commands import Admin
 from proxy.credits import grant_object
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
 from proxy.journal import ActionRow
-from proxy.jsonapi import answer, page, read_fields, read_page, timestamp
+from proxy.jsonapi import MOST_REASON, answer, page, read_fields, read_page, timestamp
 from proxy.keeper import Keeper
 from proxy.price_list import prices_object
 from proxy.services import Services

@@ -15,7 +15,7 @@ from proxy.charge import ledger_refusal, refused, run_share
 from proxy.config import Config, ModelConfig
 from proxy.counting import TokenCounter
 from proxy.errors import bad_request
-from proxy.idempotency import refused_again
+from proxy.idempotency import in_progress, key_conflict
 from proxy.operations.chat import ChatCall
 from proxy.people.callers import Caller
 from proxy.plans import not_in_plan
@@ -213,7 +213,8 @@ async def admit(
         if run is not None and outcome.limit is not None and outcome.limit.scope == scopes[-1]:
             outcome = replace(outcome, limit=outcome.limit._replace(scope=f"run:{memo.run}"))
         if outcome.claimed is not None and claim is not None:
-            raise refused_again(outcome.claimed, claim)
+            # Even if it has been answered since this call looked for it: trying again brings the answer.
+            raise in_progress() if outcome.claimed.claim.body == claim.body else key_conflict()
         if outcome.reason == "plan":
             raise not_in_plan(model.name, outcome.plan, config.plans)
         raise refused(

@@ -11,7 +11,7 @@ from pricing.amounts import parse_credits
 from pricing.errors import InvalidAmount
 from proxy.choice import choose_operation
 from proxy.config import Config, ModelConfig
-from proxy.errors import ApiError, bad_request
+from proxy.errors import ApiError, bad_request, not_supported
 from proxy.people.callers import Caller, acting_for, digest
 from proxy.services import Services
 
@@ -66,6 +66,8 @@ async def identify(services: Services, headers: Mapping[bytes, bytes]) -> Caller
 
 
 async def _acting(services: Services, caller: Caller, headers: Mapping[bytes, bytes]) -> Caller:
+    if not caller.platform and caller.app is not None:
+        raise not_supported("X-Farebox-User with an app's key", _USER)
     if not caller.platform:
         message = "This key spends its own account's credits only; X-Farebox-User needs a platform's key"
         raise ApiError(403, "permission_denied", message, param=_USER)

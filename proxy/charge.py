@@ -154,7 +154,7 @@ def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, sa
         return ApiError(
             402,
             "credits_held",
-            f"Your own running calls hold {say(refusal.held)} for the moment: {figures}."
+            f"Running calls of this account hold {say(refusal.held)} for the moment: {figures}."
             " Try again when one of them has ended",
             extra=extra,
             headers={"x-should-retry": "true", "retry-after": "2"},

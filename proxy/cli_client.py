@@ -63,7 +63,8 @@ async def request(
                 return 503, _problem(f"{url} does not answer: {error}")
     from proxy.app import build_app, open_services
 
-    key = secrets.token_urlsafe(32)
+    # The operator's own where it is set, so that what is made of it is the same in both ways.
+    key = environment.get("FAREBOX_ADMIN_KEY") or secrets.token_urlsafe(32)
     headers["authorization"] = f"Bearer {key}"
     try:
         async with open_services(config(), {"FAREBOX_ADMIN_KEY": key}, f"farebox {method} {path}") as (services, _):
@@ -82,7 +83,7 @@ async def _send(
         f"/admin/v1{path}",
         headers=headers,
         params=fields if method == "GET" else None,
-        json=dict(fields) if method in ("POST", "PATCH") else None,
+        json=None if method == "GET" or (method == "DELETE" and not fields) else dict(fields),
     )
     try:
         document = response.json()

@@ -48,6 +48,7 @@ def key_list(account: str, **given: Any) -> None:
 @key.command("revoke")
 @with_options(*changing)
 @click.argument("key")
+@with_options(reason_option)
 def key_revoke(key: str, **given: Any) -> None:
     """Revoke a key at once."""
     admin("DELETE", f"/keys/{key}", given)
@@ -80,6 +81,7 @@ def member_list(team: str, **given: Any) -> None:
 @with_options(*changing)
 @click.argument("team")
 @click.argument("account")
+@with_options(reason_option)
 def member_remove(team: str, account: str, **given: Any) -> None:
     """Take an account out of a team."""
     admin("DELETE", f"/accounts/{team}/members/{account}", given)

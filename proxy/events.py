@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 
 import orjson
 from starlette.requests import Request
@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 from proxy.caller import headers_of, identify
 from proxy.credits import balance_object
+from proxy.errors import ApiError
+from proxy.people.callers import Caller
 from proxy.services import Services
 
 __all__ = ["routes"]
@@ -29,7 +31,7 @@ def routes(services: Services) -> list[Route]:
             # It has no body to end it by.
             return Response(media_type="text/event-stream")
         return StreamingResponse(
-            _balances(services, caller.account_id, caller.scopes),
+            _balances(services, headers_of(request.scope), caller),
             media_type="text/event-stream",
             headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
         )
@@ -37,12 +39,18 @@ def routes(services: Services) -> list[Route]:
     return [Route("/v1/credits/events", events)]
 
 
-async def _balances(services: Services, account: int, scopes: Sequence[str]) -> AsyncIterator[bytes]:
+async def _balances(services: Services, headers: Mapping[bytes, bytes], caller: Caller) -> AsyncIterator[bytes]:
+    account, scopes = caller.account_id, caller.scopes
     with services.watching(account) as changed:
         last = b""
         while not services.draining:
             # Cleared before the look, so that a change during it is looked at again.
             changed.clear()
+            try:
+                await identify(services, headers)
+            except ApiError:
+                # The key was revoked since.
+                return
             balance = orjson.dumps(await balance_object(services.ledger, services.config, account, scopes))
             if balance != last:
                 last = balance

@@ -13,6 +13,8 @@ from proxy.idempotency import MOST_KEPT
 
 __all__ = ["Exchange"]
 
+_PIECE = 65_536
+_PATIENCE_SECONDS = 30.0
 _SOUND = re.compile(r"[\t\x20-\x7e]*")
 _RETURNED = ("content-type", "retry-after", "openai-processing-ms", "openai-version")
 
@@ -29,6 +31,7 @@ class Exchange:
         "begun",
         "credit_headers",
         "headers",
+        "keeps",
         "request_id",
         "status",
     )
@@ -44,20 +47,18 @@ class Exchange:
         self._size = 0
         self._patience: float | None = None
         self._gone = False
+        self.keeps = False
 
-    def keep(self, patience: float) -> None:
-        """Keep what is written, and write on without a client that does not read for so many seconds."""
-        self._pieces = []
+    def keep(self, patience: float, *, pieces: bool) -> None:
+        """Keep what is written, in `pieces`, and write on without a client that does not read for so many seconds."""
+        self.keeps = True
+        self._pieces = [] if pieces else None
         self._patience = patience
 
     @property
     def kept(self) -> bytes:
         """What was written so far, and perhaps a byte more than can be kept."""
         return b"".join(self._pieces or ())
-
-    @property
-    def keeps(self) -> bool:
-        return self._pieces is not None
 
     async def start(self, status: int, upstream: Mapping[str, str], own: Sequence[tuple[bytes, bytes]]) -> None:
         """Send status and headers, once: ours, and of the upstream's those that callers may see."""
@@ -70,11 +71,14 @@ class Exchange:
         await self._pass({"type": "http.response.start", "status": status, "headers": headers})
 
     async def again(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-        """Give a kept answer again."""
+        """Give a kept answer again, in pieces, so that whoever does not read keeps no more of it in memory."""
         self.begun = True
         self.status = 200
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
+        self._patience = _PATIENCE_SECONDS
+        await self._pass({"type": "http.response.start", "status": 200, "headers": headers})
+        for at in range(0, len(body), _PIECE):
+            piece, more = body[at : at + _PIECE], at + _PIECE < len(body)
+            await self._pass({"type": "http.response.body", "body": piece, "more_body": more})
 
     def composed(self, upstream: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
         """The headers that are known before the call is settled."""

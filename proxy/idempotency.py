@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,11 +52,12 @@ class Answer:
     estimated: bool = False
 
     def packed(self) -> bytes:
-        """Write it to be kept; empty where it is too long for that."""
+        """Write it to be kept, made small; empty where it is too long for that. Takes long for a long one."""
         if len(self.body) > MOST_KEPT:
             return b""
         headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in self.headers]
-        return orjson.dumps([headers, self.streamed, self.last, self.estimated]) + b"\n" + self.body
+        about = orjson.dumps([headers, self.streamed, self.last, self.estimated])
+        return zlib.compress(about + b"\n" + self.body, 1)
 
 
 def key_of(headers: Mapping[bytes, bytes]) -> bytes | None:
@@ -123,8 +125,11 @@ def last_events(last: Mapping[str, Any] | None, charged: int, available: int, *,
 
 
 def replayed(found: Claimed, packed: bytes) -> tuple[_Headers, bytes]:
-    """Read an answer that was kept; returns its headers and body as they were, and that they are given again."""
-    about, _, body = packed.partition(b"\n")
+    """Read an answer that was kept; returns its headers and body as they were, and that they are given again.
+
+    Takes long for a long one.
+    """
+    about, _, body = zlib.decompress(packed).partition(b"\n")
     headers, streamed, last, estimated = orjson.loads(about)
     given = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     if streamed:

@@ -72,7 +72,12 @@ class Journal:
             reason=reason,
             details=json.dumps(details),
         )
-        await self._run(lambda session: session.merge(row))
+
+        def work(session: Session) -> None:
+            if session.get(ActionRow, action_id) is None:
+                session.add(row)
+
+        await self._run(work)
 
     async def actions(self, limit: int, after: int | None) -> list[ActionRow]:
         """List actions, newest first."""

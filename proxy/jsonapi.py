@@ -16,11 +16,12 @@ from pricing.errors import InvalidAmount
 from proxy.errors import ApiError, bad_request, not_supported
 from proxy.operations.splice import members_of
 
-__all__ = ["JSON", "Fields", "answer", "page", "read_body", "read_fields", "read_page", "timestamp"]
+__all__ = ["JSON", "MOST_REASON", "Fields", "answer", "page", "read_body", "read_fields", "read_page", "timestamp"]
 
 _DEFAULT_PAGE = 50
 _MOST_PAGE = 1000
 _MOST_ADMIN_BODY = 1_000_000
+MOST_REASON = 2000
 _BODY = "farebox.body"
 _LAST_DAY = (datetime(9999, 12, 31) - datetime(1970, 1, 1)).days
 
@@ -179,4 +180,8 @@ async def read_fields(
             raise not_supported(f"`{name}`", name)
         if name not in known and name not in later:
             raise bad_request(f"`{name[:60]}` is unknown here; known: {', '.join(known)}", name[:60], status=422)
-    return Fields(members, body)
+    fields = Fields(members, body)
+    if "reason" in known:
+        # Before anything is done: a command is journaled with it.
+        fields.text("reason", most=MOST_REASON)
+    return fields

@@ -100,7 +100,7 @@ def _admin(method: str, path: str, name: str, summary: str, answers: str | None,
         refuses.add(422)
     if method != "get":
         refuses |= {400, 409, 413, 422}
-        more["headers"] = ("Idempotency-Key",)
+        more["headers"] = () if name == "preview_plan" else ("Idempotency-Key",)
     return Described(
         method, f"/admin/v1{path}", name, summary, "admin", answers, refuses=tuple(sorted(refuses)), **more
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import aclosing, suppress
@@ -25,6 +26,7 @@ from proxy.upstream.upstream import Upstream, UpstreamFailed, UpstreamResponse
 __all__ = ["Performance", "interruption", "read_error"]
 
 _FORWARDED = ("content-type", "accept", "traceparent", "openai-beta")
+_LONG = 16_000
 _MOST_ERROR_BYTES = 1_000_000
 _PLAUSIBLE = 10**8
 """Tokens beyond this are looked at twice before they are charged."""
@@ -158,9 +160,12 @@ class Performance:
         )
         return self.ended
 
-    def kept(self, answer: Answer) -> bytes:
+    async def kept(self, answer: Answer) -> bytes:
         """What is kept of an answer; nothing where the operator wants no content stored."""
-        return answer.packed() if self._services.config.keep_answers else b""
+        if not self._services.config.keep_answers:
+            return b""
+        # In a thread, where a long one stops nobody.
+        return await asyncio.to_thread(answer.packed) if len(answer.body) > _LONG else answer.packed()
 
     async def void(self, ended: str = UPSTREAM_ERROR) -> None:
         """End the call without a charge; where the store fails that goes on in the background."""

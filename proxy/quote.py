@@ -67,7 +67,7 @@ def routes(services: Services) -> list[Route]:
                 "least": format_credits(_least(terms.card, counted)),
                 "most": format_credits(most),
                 "available": format_credits(balance.available),
-                "fits": most <= max(headroom, 0) and balance.status == "active",
+                "fits": most <= max(headroom, 0) and balance.status == "active" and not caller.barred,
                 "shortened_to": terms.shortened_to,
                 "max_tokens_affordable": None if affordable is None else max(0, affordable),
                 "price_version": config.table.version,

@@ -49,6 +49,7 @@ from proxy.whole import serve_whole
 __all__ = ["PaidEndpoint", "find_model"]
 
 _log = logging.getLogger("farebox.call")
+_SLOW_SECONDS = 1.0
 
 
 class PaidEndpoint:
@@ -107,10 +108,13 @@ class _PaidCall:
         if services.draining:
             raise ApiError(503, "overloaded", "The server is stopping; try again", headers={"connection": "close"})
         if caller.barred:
-            raise ApiError(403, "account_suspended", "The account of this key is suspended; its calls are refused")
+            raise _suspended()
         services.limits.enter(caller.rate, caller.account_id, services.loop.time())
         self._caller = caller
         body = await read_body(self._receive, headers, self._config.max_body)
+        if time.perf_counter() - self._started_at > _SLOW_SECONDS:
+            # Since its headers came, its key may have been revoked, and other prices may be in force.
+            await self._look_again(caller)
         claim = claim_of(headers, caller, CHAT, body)
         if claim is not None and await self._replay(caller, claim):
             return
@@ -160,12 +164,18 @@ class _PaidCall:
         self._admitted_at = time.perf_counter()
         if claim is not None:
             # Its answer is for whoever asks again too: a client that reads no more must not hold it up for good.
-            self.exchange.keep(model.upstream.timeouts.between_bytes / 2)
+            self.exchange.keep(model.upstream.timeouts.between_bytes / 2, pieces=self._config.keep_answers)
         if call.stream:
             self._stream = ChatStream(call.choices)
             await serve_stream(performance, self._stream)
         else:
             await serve_whole(performance)
+
+    async def _look_again(self, caller: Caller) -> None:
+        again = await identify(self._services, self._headers)
+        if again.barred or again.account_id != caller.account_id:
+            raise _suspended()
+        self._config, self._upstreams = self._services.config, self._services.upstreams
 
     async def _replay(self, caller: Caller, claim: Claim) -> bool:
         """Answer as the call of this key was, if it was; raises ApiError 409 where it runs yet or is another."""
@@ -176,7 +186,8 @@ class _PaidCall:
         if found.claim.body != claim.body or not answer:
             raise refused_again(found, claim)
         self.exchange.request_id = object_id("req", found.hold_id, caller.account_id)
-        await self.exchange.again(*replayed(found, answer))
+        del kept
+        await self.exchange.again(*await asyncio.to_thread(replayed, found, answer))
         return True
 
     def _measure(self, performance: Performance) -> None:
@@ -224,6 +235,10 @@ class _PaidCall:
                 milliseconds=(time.perf_counter() - self._started_at) * 1000,
             )
         )
+
+
+def _suspended() -> ApiError:
+    return ApiError(403, "account_suspended", "The account of this key is suspended; its calls are refused")
 
 
 def find_model(config: Config, name: str) -> ModelConfig:

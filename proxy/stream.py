@@ -115,7 +115,7 @@ async def _end(p: Performance, stream: ChatStream, problem: ApiError | None, *, 
     kept = None
     if p.exchange.keeps and problem is None and not left:
         headers = p.exchange.headers or p.exchange.composed(_EVENTS)
-        kept = p.kept(Answer(headers, p.exchange.kept, True, last, estimated))
+        kept = await p.kept(Answer(headers, p.exchange.kept, True, last, estimated))
     ended = await p.settle(
         usage,
         UPSTREAM_BROKE if problem is not None else CLIENT_LEFT if left or p.left else ANSWERED,

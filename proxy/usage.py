@@ -92,7 +92,8 @@ def _which(request: Request, account: int | None, member: str | None, *others: s
     times = {name: parse_timestamp(query[name], name) if name in query else None for name in ("since", "until")}
     wanted = {name: query[name] for name in MEMBERS if name in query}
     if member is not None:
-        wanted["member"] = member
+        # Of another member's calls there are none.
+        wanted["member"] = member if wanted.get("member", member) == member else ""
     return Which(account, wanted, times["since"], times["until"])
 
 

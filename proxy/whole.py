@@ -48,7 +48,7 @@ async def serve_whole(performance: Performance) -> None:
     if usage is None:
         usage = await p.count(answer.texts())
     length = (b"content-length", b"%d" % len(body))
-    kept = p.kept(Answer([*p.exchange.composed(response.headers), length], body)) if p.exchange.keeps else None
+    kept = await p.kept(Answer([*p.exchange.composed(response.headers), length], body)) if p.exchange.keeps else None
     try:
         ended = await p.settle(
             usage, CLIENT_LEFT if p.left else ANSWERED, estimated=estimated, or_void=True, answer=kept

@@ -81,7 +81,7 @@ def find_caller(session: Session, wanted: bytes) -> Caller | None:
         operation=row.operation,
         scopes=tuple(scopes),
         member=None if row.pays is None else account_id(row.account_id),
-        barred=row.pays is not None and bool(session.get_one(AccountRow, row.account_id).barred),
+        barred=bool((row.pays or row.platform) and session.get_one(AccountRow, row.account_id).barred),
         platform=bool(row.platform),
     )
 

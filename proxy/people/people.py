@@ -15,13 +15,14 @@ from proxy.database import Database
 from proxy.people.callers import Caller, digest, find_caller
 from proxy.people.tables import AccountRow, ExternalIdRow, KeyDigestRow, KeyRow, MemberRow, SettingRow
 
-__all__ = ["ExternalIdTaken", "NewKey", "NotAMember", "People", "Profile", "secret_of_digest"]
+__all__ = ["ExternalIdTaken", "NewKey", "NotAMember", "OtherSecret", "People", "Profile", "secret_of_digest"]
 
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_LENGTH = 40
 _PREFIX_LENGTH = 8
 _MOST_CACHED = 100_000
 _ADMIN_SETTING = "admin_key_digest"
+_COMMAND_SEED = "command_seed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class NewKey:
 
 class ExternalIdTaken(Exception):
     """Another account has this external id."""
+
+
+class OtherSecret(Exception):
+    """The key was made already, and its secret was another."""
 
 
 class NotAMember(Exception):
@@ -146,7 +151,7 @@ class People:
             if barred is None:
                 return _profile(row), []
             row.barred = int(barred)
-            return _profile(row), [key.digest for key in _team_keys(session, account_id)]
+            return _profile(row), [key.digest for key in _others_payers(session, account_id)]
 
         profile, stale = await self._run(work)
         self._forget(stale)
@@ -222,7 +227,7 @@ class People:
             if row is None:
                 return None
             session.delete(row)
-            keys = [key for key in _team_keys(session, member) if key.pays == team and key.revoked_at is None]
+            keys = [key for key in _others_payers(session, member) if key.pays == team and key.revoked_at is None]
             for key in keys:
                 key.revoked_at = now
             return keys
@@ -239,7 +244,7 @@ class People:
         """Make a key for an account; returns its secret, which is kept nowhere, and its row.
 
         secret: as it is to be, None for any; one that exists under this id already is not made again. Raises NotAMember
-        where it is to spend the credits of a team that the account is not in.
+        where it is to spend the credits of a team that the account is not in, OtherSecret.
         """
         secret = _secret("fbx_") if secret is None else secret
         row = KeyRow(
@@ -258,7 +263,9 @@ class People:
 
         def work(session: Session) -> KeyRow:
             made = session.get(KeyRow, (account_id, key_id))
-            if made is not None and made.digest == row.digest:
+            if made is not None and made.digest != row.digest:
+                raise OtherSecret
+            if made is not None:
                 return made
             if wanted.pays is not None and session.get(MemberRow, (wanted.pays, account_id)) is None:
                 raise NotAMember
@@ -292,6 +299,18 @@ class People:
         self._forget([row.digest] if row is not None else [])
         return row
 
+    async def command_seed(self) -> bytes:
+        """Find 32 random bytes of this database's own; a first start makes them."""
+
+        def work(session: Session) -> bytes:
+            row = session.get(SettingRow, _COMMAND_SEED)
+            if row is None:
+                row = SettingRow(name=_COMMAND_SEED, value=secrets.token_bytes(32))
+                session.add(row)
+            return row.value
+
+        return await self._run(work)
+
     async def admin_digest(self, configured: str | None) -> tuple[bytes, str | None]:
         """Find the admin key's digest; a first start without a configured key makes one and returns its secret too."""
         if configured:
@@ -312,6 +331,7 @@ def _profile(row: AccountRow) -> Profile:
     return Profile(row.account_id, row.name, row.email, row.external_id, row.kind, row.created_at)
 
 
-def _team_keys(session: Session, member: int) -> list[KeyRow]:
-    """An account's keys that spend a team's credits."""
-    return list(session.exec(select(KeyRow).where(col(KeyRow.account_id) == member, col(KeyRow.pays).is_not(None))))
+def _others_payers(session: Session, account_id: int) -> list[KeyRow]:
+    """An account's keys that spend others' credits: a team's, or those of a platform's users."""
+    others = or_(col(KeyRow.pays).is_not(None), col(KeyRow.platform) == 1)
+    return list(session.exec(select(KeyRow).where(col(KeyRow.account_id) == account_id, others)))

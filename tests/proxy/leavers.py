@@ -41,6 +41,10 @@ class Leaver:
         await self._writer.drain()
         return self
 
+    def send(self, data: bytes) -> None:
+        """Send what was left out."""
+        self._writer.write(data)
+
     async def until(self, mark: bytes) -> None:
         """Read until these bytes have been seen."""
         while mark not in self.seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from signal import SIGKILL
@@ -138,6 +139,21 @@ async def test_fifty_at_once_are_one_call(upstream: Upstream, caller: Caller) ->
     assert sum(each.status_code == 200 for each in answers) == 1
     assert len(upstream.received) == 1
     assert caller.available == "999.959"
+
+
+async def test_of_equal_calls_at_once_nobody_is_refused_for_good(upstream: Upstream, caller: Caller) -> None:
+    """A call that finds the key free and then taken is told to try again, also if the other was answered meanwhile."""
+    upstream.says(answer())
+    body = body_of(messages=[{"role": "user", "content": "word " * 40_000}])
+    async with httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=20)) as client:
+        for attempt in range(5):
+            headers = {**caller.headers, "Idempotency-Key": f"attempt-{attempt}"}
+            answers = await asyncio.gather(*(client.post(caller.url, content=body, headers=headers) for _ in range(10)))
+            assert any(each.status_code == 200 for each in answers)
+            for each in answers:
+                if each.status_code != 200:
+                    _conflict(each, "idempotency_in_progress")
+    assert len(upstream.received) == 5
 
 
 def test_the_sdk_waits_for_the_running_call(upstream: Upstream, caller: Caller) -> None:
@@ -327,3 +343,18 @@ def test_answers_need_not_be_kept(upstream: Upstream, own: Server, config_text: 
     assert until(lambda: own.stop() == 0)
     for file in own.folder.glob("farebox.db*"):
         assert b"most secret" not in file.read_bytes()
+
+
+async def test_who_does_not_read_a_replay_is_still_calling(upstream: Upstream, own: Server, config_text: str) -> None:
+    """It waits in pieces for its reader, and counts as a running call until it is read or given up."""
+    (own.folder / "config.yaml").write_text(config_text + "limits: {per_key: {concurrent: 4}}\n")
+    own.done("POST", "/prices/reload")
+    upstream.says(answer("x" * 3_900_000))
+    caller = own.caller()
+    assert len(_again(caller).content) > 3_900_000
+    async with contextlib.AsyncExitStack() as stack:
+        for stalled in [await stack.enter_async_context(Leaver(caller, BODY, key="k-1")) for _ in range(4)]:
+            await stalled.until(b"x-idempotent-replayed")
+        refused = await asyncio.to_thread(_again, caller)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert until(lambda: _again(caller).status_code == 200, 5)

@@ -476,6 +476,11 @@ def test_an_overdraft_of_the_account_goes_before_the_plans(shared: Server) -> No
     life.shows(overdraft_limit="100", available="20045")
     own = _Life(shared, "2027-06-10T12:00:00Z", plan="super", overdraft_limit="0")
     own.shows(overdraft_limit="0")
+    # Null gives the plan's back.
+    shared.done("PATCH", f"/accounts/{own.account}", {"overdraft_limit": None})
+    own.shows(overdraft_limit="100")
+    shared.done("PATCH", f"/accounts/{own.account}", {"overdraft_limit": "0"})
+    own.shows(overdraft_limit="0")
     free = _Life(shared, "2027-06-10T12:00:00Z", overdraft_limit="30")
     free.shows(overdraft_limit="30", available="75")
     # 75 + 30 pay for one call of 100; 25 are owed then, and of 30 5 are left.

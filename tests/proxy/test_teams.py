@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.proxy.chats import DONE, MESSAGES, answer, body_of, finish, usage_chunk, words
+from tests.proxy.leavers import Leaver
 from tests.proxy.running import Caller, Server
 from tests.proxy.upstream import Gate, Upstream, streamed
 
@@ -132,9 +133,10 @@ def test_members_see_their_own_calls_only(shared: Server, team: _Team) -> None:
         team.add(member)
     one, two = team.key(first), team.key(second)
     mine, theirs = one.chat("each"), two.chat("each")
-    for query in ("", f"?member={second.account}", "?model=each"):
+    for query in ("", f"?member={first.account}", "?model=each"):
         rows = one.get(f"/v1/credits/usage{query}").json()["data"]
         assert [row["id"] for row in rows] == [mine.headers["x-request-id"]]
+    assert one.get(f"/v1/credits/usage?member={second.account}").json()["data"] == []
     sums = one.get("/v1/credits/usage/summary?by=member&period=all").json()["data"]
     assert sums == [{"key": first.account, "calls": 1, "total": "1"}]
     exported = shared.http.get(f"{shared.base}/v1/credits/usage", headers={**one.headers, "accept": "text/csv"}).text
@@ -207,6 +209,73 @@ def test_a_suspended_account_spends_no_teams_credits_either(shared: Server, team
         assert member.chat("each").status_code == 200
     assert spender.chat("each").status_code == 200
     assert team.available == "98"
+
+
+async def test_a_call_that_arrives_slowly_is_looked_at_again(shared: Server, team: _Team) -> None:
+    """Its headers came before its key was revoked and its body after: it is refused, and costs nobody anything."""
+    member = shared.caller(None)
+    team.add(member)
+    body = body_of(model="each")
+    async with Leaver(team.key(member), body, short=5) as slow:
+        # Longer than a body may take without its sender being looked at again.
+        await asyncio.sleep(1.2)
+        assert team.remove(member).status_code == 200
+        slow.send(body[-5:])
+        await slow.until(b"invalid_api_key")
+    assert slow.seen.startswith(b"HTTP/1.1 401")
+    assert team.available == "100"
+
+
+def test_a_removed_member_is_told_nothing_more(shared: Server, team: _Team) -> None:
+    """Its events end with the key."""
+    member = shared.caller(None)
+    team.add(member)
+    spender = team.key(member)
+    with httpx.stream("GET", f"{shared.base}/v1/credits/events", headers=spender.headers, timeout=10) as events:
+        lines = events.iter_lines()
+        assert "event: balance" in next(lines)
+        team.remove(member)
+        shared.done("POST", f"/accounts/{team.account}/grants", {"bucket": "paid", "credits": "777"})
+        assert not [line for line in lines if "877" in line]
+
+
+def test_a_suspended_platform_acts_for_nobody(shared: Server) -> None:
+    """Its users' credits are safe from it, and theirs again when it is active."""
+    platform = shared.caller(None)
+    made = shared.done("POST", f"/accounts/{platform.account}/keys", {"platform": True})
+    user = shared.done("POST", "/accounts", {"name": "A", "external_id": f"s-{platform.account}"})
+    shared.done("POST", f"/accounts/{user['id']}/grants", {"bucket": "paid", "credits": "5"})
+    headers = {"authorization": f"Bearer {made['key']}", "X-Farebox-User": user["external_id"]}
+
+    def call() -> int:
+        return shared.http.post(platform.url, content=body_of(model="each"), headers=headers).status_code
+
+    assert call() == 200
+    shared.done("PATCH", f"/accounts/{platform.account}", {"status": "suspended"})
+    assert call() == 403
+    shared.done("PATCH", f"/accounts/{platform.account}", {"status": "active"})
+    assert call() == 200
+
+
+def test_a_wrong_reason_stops_a_command_before_it_does_anything(shared: Server, team: _Team) -> None:
+    """422 and the member, its keys and the journal are as they were."""
+    member = shared.caller(None)
+    team.add(member)
+    spender = team.key(member)
+    path = f"/accounts/{team.account}/members/{member.account}"
+    for reason in (5, "x" * 2001, "a\nb"):
+        refused = shared.admin("DELETE", path, {"reason": reason})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (422, "reason")
+        assert spender.chat("each").status_code == 200
+    assert shared.admin("DELETE", path, {"reason": "left"}).status_code == 200
+    assert shared.done("GET", "/actions?limit=1")["data"][0]["reason"] == "left"
+    # What is left of a member is its limit, which can be lifted.
+    limits = f"/accounts/{team.account}/limits"
+    assert shared.admin("POST", limits, {"of": "member", "id": member.account, "limit": None}).status_code == 422
+    team.add(member, {"credits": "5", "per": "day"})
+    team.remove(member)
+    assert shared.done("POST", limits, {"of": "member", "id": member.account, "limit": None})["limit"] is None
+    assert shared.done("GET", limits)["data"] == []
 
 
 def test_membership_is_what_lets_a_key_spend(shared: Server, team: _Team) -> None:
