@@ -18,15 +18,23 @@ class Leaver:
     """One call on a socket of its own.
 
     rude: it is reset rather than closed, as when a process dies. short: bytes at the request's end that are not sent.
-    key: its idempotency key.
+    key: its idempotency key. narrow: hardly anything that is not read waits on its side.
     """
 
     def __init__(
-        self, caller: Caller, body: bytes, *, rude: bool = False, short: int = 0, key: str | None = None
+        self,
+        caller: Caller,
+        body: bytes,
+        *,
+        rude: bool = False,
+        short: int = 0,
+        key: str | None = None,
+        narrow: bool = False,
     ) -> None:
         parts = urlsplit(caller.server.base)
         self._host, self._port = parts.hostname or "", parts.port or 0
         self._rude = rude
+        self._narrow = narrow
         request = (
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             b"authorization: Bearer %s\r\ncontent-length: %d\r\n%s\r\n%s"
@@ -36,7 +44,12 @@ class Leaver:
         self.seen = b""
 
     async def __aenter__(self) -> Leaver:
-        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        client = socket.socket()
+        if self._narrow:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, (self._host, self._port))
+        self._reader, self._writer = await asyncio.open_connection(sock=client, limit=4096 if self._narrow else 65536)
         self._writer.write(self._request)
         await self._writer.drain()
         return self

@@ -242,7 +242,7 @@ async def test_a_client_that_stops_reading_does_not_hold_its_answer_up(upstream:
     text = "word " * 20_000
     upstream.says(streamed(*(words(text) for _ in range(30)), finish(), usage_chunk(), DONE))
     body = body_of(model="tardy", stream=True)
-    async with Leaver(caller, body, key="stalled") as leaver:
+    async with Leaver(caller, body, key="stalled", narrow=True) as leaver:
         await leaver.until(b"word ")
         assert await asyncio.to_thread(caller.nothing_held, 10.0)
         replay = await asyncio.to_thread(_again, caller, body, "stalled")
@@ -353,7 +353,9 @@ async def test_who_does_not_read_a_replay_is_still_calling(upstream: Upstream, o
     caller = own.caller()
     assert len(_again(caller).content) > 3_900_000
     async with contextlib.AsyncExitStack() as stack:
-        for stalled in [await stack.enter_async_context(Leaver(caller, BODY, key="k-1")) for _ in range(4)]:
+        for stalled in [
+            await stack.enter_async_context(Leaver(caller, BODY, key="k-1", narrow=True)) for _ in range(4)
+        ]:
             await stalled.until(b"x-idempotent-replayed")
         refused = await asyncio.to_thread(_again, caller)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
