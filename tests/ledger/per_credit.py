@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import NamedTuple
 
@@ -32,6 +31,9 @@ class Credit:
     @property
     def lot(self) -> int:
         return self.burn[-1]
+
+    def twin(self) -> Credit:
+        return Credit(self.burn, self.bucket, self.effective_at, self.expires_at, self.place, self.gone)
 
     def burns(self, now: int) -> bool:
         return self.place == "free" and self.effective_at <= now < self.expires_at
@@ -161,7 +163,9 @@ class Model:
 
     def later(self, at: int) -> Model:
         """The account as it will be for who looks then, if nobody does before."""
-        page: Model = pickle.loads(pickle.dumps(self))
+        rows = {bucket: replace(row) for bucket, row in self.rows.items()}
+        # Time takes no notice of calls, so that what they pin and paid need not be copied.
+        page = replace(self, credits=[credit.twin() for credit in self.credits], rows=rows, given={*self.given})
         page.pass_time(at - self.now)
         page.look()
         return page
@@ -255,11 +259,14 @@ class Model:
     def held(self) -> int:
         return sum(len(pinned) for pinned in self.holds.values())
 
+    def free(self) -> int:
+        return sum(credit.burns(self.now) for credit in self.credits)
+
     def available(self) -> int:
-        return max(0, len(self.burnable()) - self.debt)
+        return max(0, self.free() - self.debt)
 
     def headroom(self) -> int:
-        return len(self.burnable()) - self.debt - self.overdrawn() + self.limit()
+        return self.free() - self.debt - self.overdrawn() + self.limit()
 
     def affordable(self) -> int:
         """The headroom with nothing held; what is held of a lot that is gone would not come back."""

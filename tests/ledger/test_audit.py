@@ -228,6 +228,7 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
         {CLAIMED},
     ),
     "a key is claimed by nobody": ("UPDATE ledger_claim SET hold_id = 1 WHERE answer IS NULL", {CLAIMED}),
+    "a key was claimed by another": ("UPDATE ledger_claim SET claim = body WHERE answer IS NULL", {CLAIMED}),
     "a key was claimed for another body": ("UPDATE ledger_claim SET body = claim WHERE answer IS NULL", {CLAIMED}),
     "a hold forgot its key": ("UPDATE ledger_hold SET claim = NULL WHERE claim IS NOT NULL", {CLAIMED}),
     "an expiry was forgotten": (f"UPDATE ledger_account SET next_due_at = {NEVER}", {EXPIRY}),
