@@ -88,7 +88,9 @@ def issue_period(book: Book, plan: Plan, allowance: Allowance, now: int) -> Gran
         anchor = local_date(book.timezone, now if last is None or anchor is None else last.ends_at)
         anchor = anchor if last is None else max(anchor, last.label + 1)
     grid = CALENDAR if allowance.calendar else anchor
-    span = next_span(allowance.every, grid, book.timezone, now, None if last is None or anew else last.label)
+    # West of the date line the day that begins the new kind may not have begun: it is that day's period all the same.
+    look = max(now, midnight(book.timezone, anchor)) if anew else now
+    span = next_span(allowance.every, grid, book.timezone, look, None if last is None or anew else last.label)
     if last is not None and span.label <= last.label:
         span = span._replace(label=anchor)
     if starts is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ledger.book import Book
 from ledger.commands import RunShare
 from ledger.model import Run
@@ -24,12 +26,16 @@ def hold_share(run: Run, share: RunShare) -> int:
 
 
 def charge_share(book: Book, share: RunShare) -> int:
-    """Add a call to its run; returns its charge: bounded(Σ raw after) − bounded(Σ raw before), never below 0."""
+    """Add a call to its run; returns its charge: bounded(Σ raw after) − bounded(Σ raw before), never below 0.
+
+    Nor above what the call can come to by itself: what lower bounds took off before stays off, though they rose since.
+    """
     run = run_of(book, share)
     raw = run.raw + share.raw
     bounded = raw if share.least is None or not share.floor else max(raw, share.least)
     bounded = bounded if share.most is None else min(bounded, share.most)
-    charged = max(0, bounded - run.charged)
+    most = hold_share(run, share if share.floor else replace(share, least=None))
+    charged = min(max(0, bounded - run.charged), most)
     book.runs[share.run, share.operation] = Run(raw, run.charged + charged)
     book.runs_changed.add((share.run, share.operation))
     return charged
