@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 
 from ledger.commands import Command
-from ledger.errors import LedgerError, LedgerUnavailable, Overloaded
+from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.outcomes import Outcome
 from ledger.rules import Rules
 from ledger.store import Store
@@ -20,14 +19,6 @@ from ledger.store import Store
 __all__ = ["GroupCommit"]
 
 _MOST_IN_BATCH = 512
-_NOBODYS = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-)
 _Item = tuple[Command, "asyncio.Future[Outcome]"]
 _Result = tuple["asyncio.Future[Outcome]", "Outcome | BaseException"]
 
@@ -35,11 +26,10 @@ _Result = tuple["asyncio.Future[Outcome]", "Outcome | BaseException"]
 class GroupCommit:
     """Commits commands in batches on a thread of its own; made and called on one event loop."""
 
-    def __init__(self, store: Store, rules: Callable[[], Rules], clock: Callable[[], int], most_waiting: int) -> None:
+    def __init__(self, store: Store, rules: Callable[[], Rules], clock: Callable[[], int]) -> None:
         self._store = store
         self._rules = rules
         self._clock = clock
-        self._most_waiting = most_waiting
         self._now = 0
         self._closed = False
         self.on_batch: Callable[[int], object] = lambda size: None
@@ -49,14 +39,8 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._write, name="ledger-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, command: Command, *, admission: bool = False) -> asyncio.Future[Outcome]:
-        """Queue a command; the future ends after its commit.
-
-        admission: this command starts new work, and is refused with Overloaded when the queue is full. What ends
-        work always enters: open holds bound it.
-        """
-        if admission and self._waiting >= self._most_waiting:
-            raise Overloaded("too many calls are waiting for the ledger")
+    def submit(self, command: Command) -> asyncio.Future[Outcome]:
+        """Queue a command; the future ends after its commit."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         future: asyncio.Future[Outcome] = self._loop.create_future()
@@ -107,11 +91,8 @@ class GroupCommit:
             return [(future, outcome) for (_, future), outcome in zip(items, outcomes, strict=True)]
         except LedgerError as error:
             failure: BaseException = error
-        except sqlite3.Error as error:
-            failure = LedgerUnavailable(f"the store did not commit: {error}")
-            failure.__cause__ = error
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOBODYS:
-                # No command is at fault, and each by itself would wait as long again.
+            if isinstance(error, LedgerUnavailable) and error.nobodys:
+                # Each by itself would wait as long again.
                 return [(future, failure) for _, future in items]
         except Exception as error:  # a fault of ours must fail its own command, not stop the ledger for everybody
             failure = error

@@ -55,7 +55,14 @@ class Overloaded(LedgerError):
 
 
 class LedgerUnavailable(LedgerError):
-    """The store could not commit; nothing of the command was written."""
+    """The store could not commit; nothing of the command was written, unless only the commit's answer was lost.
+
+    nobodys: no command is at fault, and each by itself would fail too.
+    """
+
+    def __init__(self, message: str, *, nobodys: bool = False) -> None:
+        super().__init__(message)
+        self.nobodys = nobodys
 
 
 class LedgerLocked(LedgerError):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["EARLIEST", "IdSource", "LATEST", "SLOTS", "microseconds", "renewal_id"]
+__all__ = ["EARLIEST", "IdSource", "LATEST", "NODES", "SLOTS", "microseconds", "renewal_id"]
 
 _NODE_BITS = 12
 
@@ -16,6 +16,9 @@ EARLIEST: Final = 1_577_836_800_000_000
 
 LATEST: Final = EARLIEST + 2 ** (63 - _NODE_BITS) - 1
 """2091, the last."""
+
+NODES: Final = 2**_NODE_BITS
+"""How many sources there can be at once, those below SLOTS not counted."""
 
 SLOTS: Final = 64
 """Low bits below this are nobody's node: ids with them are made of what they are for."""
@@ -32,9 +35,9 @@ class IdSource:
     Ids are unique within an account, which every key starts with.
     """
 
-    def __init__(self, clock: Callable[[], int] = microseconds) -> None:
+    def __init__(self, clock: Callable[[], int] = microseconds, node: int | None = None) -> None:
         self._clock = clock
-        self._node = SLOTS + secrets.randbelow(2**_NODE_BITS - SLOTS)
+        self._node = SLOTS + secrets.randbelow(NODES - SLOTS) if node is None else node
         self._last = 0
 
     def next(self) -> int:

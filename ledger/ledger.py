@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
 
 from ledger.book import Balance
@@ -26,11 +23,12 @@ from ledger.commands import (
     Void,
     VoidGrant,
 )
-from ledger.commit import GroupCommit
-from ledger.errors import LedgerError, LedgerUnavailable
+from ledger.errors import LedgerUnavailable
 from ledger.ids import IdSource, microseconds
-from ledger.lock import OwnerLock
+from ledger.lanes import Lanes
+from ledger.minding import Minder
 from ledger.model import KEPT_FOR, NEVER, Claimed, Grant, Limit
+from ledger.opening import open_stores
 from ledger.outcomes import (
     AccountSet,
     Adjusted,
@@ -55,36 +53,33 @@ from ledger.usage import Recorded, Total, Which
 
 __all__ = ["Ledger"]
 
-_log = logging.getLogger("farebox.ledger")
 _Kind = TypeVar("_Kind")
 _EXPORT_PAGE = 1000
 _MOST_SHARES = 16
-_FORGET_SECONDS = 600
 
 
 class Ledger:
-    """One SQLite ledger, owned by this process while it is open.
+    """One ledger, which this process may write to while it is open.
 
     Every verb raises UnknownAccount, LedgerUnavailable (nothing was written) or what it names itself.
     """
 
     def __init__(
         self,
-        path: str,
-        lock: OwnerLock,
-        store: Store,
-        commit: GroupCommit,
+        url: str,
+        stores: Sequence[Store],
+        lanes: Lanes,
+        minder: Minder,
         ids: IdSource,
         rules: Callable[[], Rules],
     ) -> None:
-        self.path = path
-        self._lock = lock
-        self._store = store
-        self._commit = commit
+        self.path = url
+        self.minder = minder
+        self._stores = stores
+        self._commit = lanes
         self._ids = ids
         self._rules = rules
-        self._queries = Queries(path)
-        self._forgetting: asyncio.Task[None] | None = None
+        self._queries = Queries(url)
         self._readers = ThreadPoolExecutor(2, "ledger-reader")
         # Lists and sums may take seconds; who looks at a balance or a receipt must not wait for them.
         self._listers = ThreadPoolExecutor(2, "ledger-lister")
@@ -92,7 +87,7 @@ class Ledger:
     @classmethod
     async def open(
         cls,
-        path: str,
+        url: str,
         rules: Callable[[], Rules],
         *,
         owner: str = "farebox",
@@ -100,49 +95,23 @@ class Ledger:
         most_waiting: int = 4096,
         orphan_memo: Callable[[bytes], bytes] = bytes,
     ) -> Ledger:
-        """Take ownership of a ledger file, creating it if needed, and release what a dead process left held.
+        """Open a ledger, creating it if needed, and release what dead processes left held.
 
-        rules: the operator's, asked again for every batch. orphan_memo: makes an ended call's memo
-        of a held one's. Raises LedgerLocked if another process has the file.
+        url: a SQLite file's path, which this process then owns, or postgresql://…, which many may write to. rules: the
+        operator's, asked again for every batch. orphan_memo: makes an ended call's memo of a held one's. Raises
+        LedgerLocked if another process has the file, LedgerUnavailable.
         """
+        stores, ownership = await asyncio.to_thread(open_stores, url, owner)
+        lanes = Lanes(stores, rules, clock, most_waiting)
+        minder = Minder(ownership, lanes, orphan_memo)
+        ledger = cls(url, stores, lanes, minder, IdSource(clock, ownership.node), rules)
         try:
-            lock = OwnerLock(path, owner)
-        except OSError as error:
-            raise LedgerUnavailable(f"{path} can't be opened as a ledger: {error.strerror}") from error
-        try:
-            store = Store(path)
-            store.create()
-        except BaseException as error:
-            lock.release()
-            if isinstance(error, (sqlite3.Error, OSError)):
-                raise LedgerUnavailable(f"{path} can't be opened as a ledger: {error}") from error
-            raise
-        commit = GroupCommit(store, rules, clock, most_waiting)
-        ledger = cls(path, lock, store, commit, IdSource(clock), rules)
-        ledger._forgetting = asyncio.create_task(ledger._forget())
-        try:
-            await ledger._release_orphans(orphan_memo)
+            await minder.release_orphans()
         except BaseException:
             await ledger.close()
             raise
+        minder.start(ledger.forget_answers)
         return ledger
-
-    async def _release_orphans(self, memo_of: Callable[[bytes], bytes]) -> None:
-        orphans = self._store.open_holds()
-        voids = [Void(account, hold, memo_of(memo), orphaned=True) for account, hold, memo in orphans]
-        ended = await asyncio.gather(*map(self._commit.submit, voids), return_exceptions=True)
-        for outcome in ended:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        if orphans:
-            _log.warning("released %d orphaned holds of a process that died", len(orphans))
-
-    async def _forget(self) -> None:
-        """Let answers go that have been kept long enough, now and then."""
-        while True:
-            await asyncio.sleep(_FORGET_SECONDS)
-            with suppress(LedgerError):
-                await self.forget_answers()
 
     async def forget_answers(self) -> int:
         """Let answers go that have been kept long enough; returns how many. Done by itself, now and then."""
@@ -154,15 +123,14 @@ class Ledger:
             forgotten += answers
 
     async def close(self) -> None:
-        """Commit what is queued and give the file up."""
-        if self._forgetting is not None:
-            self._forgetting.cancel()
+        """Commit what is queued and give the ledger up."""
         await self._commit.close()
         self._readers.shutdown()
         self._listers.shutdown()
         self._queries.close()
-        self._store.close()
-        self._lock.release()
+        for store in self._stores:
+            store.close()
+        await self.minder.close()
 
     @property
     def waiting(self) -> int:
@@ -171,7 +139,7 @@ class Ledger:
 
     def watch_batches(self, on_batch: Callable[[int], object]) -> None:
         """Have `on_batch` told the size of every commit, on the event loop."""
-        self._commit.on_batch = on_batch
+        self._commit.watch_batches(on_batch)
 
     def next_id(self) -> int:
         """Make an id for an account, grant, key or hold; ids sort by time."""
@@ -215,6 +183,8 @@ class Ledger:
 
     async def hold(self, command: PlaceHold) -> Held | Refused:
         """Place a hold; returns after it is durable. Raises Overloaded when the admission queue is full."""
+        if self.minder.lapsed:
+            raise LedgerUnavailable("this process has lost its lease")
         outcome = await self._commit.submit(command, admission=True)
         assert isinstance(outcome, (Held, Refused))
         return outcome

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
+from ledger.backend import Pairs, Reader, Row
 from ledger.book import Book
 from ledger.commands import Adjust, Command, IssueGrant, PlaceHold, Refund, SetLimit, Settle, Void, VoidGrant
 from ledger.model import UNLIMITED, Claim, Claimed, Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
@@ -18,6 +18,7 @@ __all__ = [
     "GRANT_COLUMNS",
     "HOLD_COLUMNS",
     "LIMIT_COLUMNS",
+    "LOT_COLUMNS",
     "RECEIPT_COLUMNS",
     "REFUND_COLUMNS",
     "account_row",
@@ -43,31 +44,20 @@ CLAIM_COLUMNS = "account_id, claim, body, hold_id, at, charged, available, answe
 RECEIPT_COLUMNS = "account_id, hold_id, status, charged, paid_from, debt, memo, created_at, ended_at, late, limits"
 REFUND_COLUMNS = "account_id, refund_id, hold_id, amount, paid_to, debt_reduced, reason, created_at"
 
-_LOT = f"balance, held, lost, voided_at, {GRANT_COLUMNS}"
-_LOAD_BOOKS = (
-    "SELECT "
-    + ", ".join(f"a.{name}" for name in ACCOUNT_COLUMNS.split(", "))
-    + ", "
-    + ", ".join(f"g.{name}" for name in _LOT.split(", "))
-    + " FROM ledger_account a"
-    " LEFT JOIN ledger_grant g INDEXED BY ledger_grant_open ON g.account_id = a.account_id AND g.open = 1"
-    " WHERE a.account_id IN (SELECT value FROM json_each(?))"
-)
+LOT_COLUMNS = f"balance, held, lost, voided_at, {GRANT_COLUMNS}"
 _OF_ACCOUNT = len(ACCOUNT_COLUMNS.split(", "))
 _PERIODS = ACCOUNT_COLUMNS.split(", ").index("periods")
-_PAIRS = "(SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
-_LOAD_HOLDS = f"SELECT {HOLD_COLUMNS} FROM ledger_hold WHERE (account_id, hold_id) IN {_PAIRS}"
-_LOAD_RECEIPTS = f"SELECT {RECEIPT_COLUMNS} FROM ledger_receipt WHERE (account_id, hold_id) IN {_PAIRS}"
+_LOAD_HOLDS = f"SELECT {HOLD_COLUMNS} FROM ledger_hold WHERE (account_id, hold_id) IN {{pairs}}"
+_LOAD_RECEIPTS = f"SELECT {RECEIPT_COLUMNS} FROM ledger_receipt WHERE (account_id, hold_id) IN {{pairs}}"
 _LOAD_REFUNDS = (
-    f"SELECT {REFUND_COLUMNS} FROM ledger_refund INDEXED BY ledger_refund_call"
-    f" WHERE (account_id, hold_id) IN {_PAIRS} ORDER BY refund_id"
+    f"SELECT {REFUND_COLUMNS} FROM ledger_refund WHERE (account_id, hold_id) IN {{pairs}} ORDER BY refund_id"
 )
-_LOAD_GRANTS = f"SELECT account_id, {_LOT} FROM ledger_grant WHERE (account_id, grant_id) IN {_PAIRS}"
+_LOAD_GRANTS = f"SELECT account_id, {LOT_COLUMNS} FROM ledger_grant WHERE (account_id, grant_id) IN {{pairs}}"
 _LOAD_ADJUSTMENT = (
     "SELECT adjustment_id, amount, reason, created_at, debt_reduced, granted, taken, debt_added FROM ledger_adjustment"
     " WHERE account_id = ? AND adjustment_id = ?"
 )
-_LOAD_LIMITS = f"SELECT account_id, {LIMIT_COLUMNS} FROM ledger_limit WHERE (account_id, scope) IN {_PAIRS}"
+_LOAD_LIMITS = f"SELECT account_id, {LIMIT_COLUMNS} FROM ledger_limit WHERE (account_id, scope) IN {{pairs}}"
 _LIMITS_OF = (
     f"SELECT {LIMIT_COLUMNS} FROM ledger_limit WHERE account_id = ? AND scope NOT LIKE 'run:%' AND amount < {UNLIMITED}"
 )
@@ -78,14 +68,14 @@ _LOAD_CLAIM = (
 )
 _LOAD_ANSWER = "SELECT answer FROM ledger_claim WHERE account_id = ? AND claim = ?"
 _DIGEST = 32
-_LOAD_SOURCE = f"SELECT {_LOT} FROM ledger_grant WHERE account_id = ? AND source_key = ?"
+_LOAD_SOURCE = f"SELECT {LOT_COLUMNS} FROM ledger_grant WHERE account_id = ? AND source_key = ?"
 
 
-def load_books(cursor: sqlite3.Cursor, accounts: Iterable[int]) -> dict[int, Book]:
+def load_books(reader: Reader, accounts: Iterable[int]) -> dict[int, Book]:
     """Load accounts' pages with their open grants; an unknown account's page has `exists` False."""
     wanted = list(accounts)
     books: dict[int, Book] = {}
-    for row in cursor.execute(_LOAD_BOOKS, (json_text(wanted),)):
+    for row in reader.books(wanted):
         book = books.get(row[0])
         if book is None:
             book = books[row[0]] = Book(*row[:_OF_ACCOUNT])
@@ -99,46 +89,46 @@ def load_books(cursor: sqlite3.Cursor, accounts: Iterable[int]) -> dict[int, Boo
     return books
 
 
-def load(cursor: sqlite3.Cursor, commands: Sequence[Command], books: dict[int, Book]) -> None:
+def load(reader: Reader, commands: Sequence[Command], books: dict[int, Book]) -> None:
     """Load all that a batch needs beside the pages that are here already, by account."""
     missing = {command.account_id for command in commands if command.account_id not in books}
     if missing:
-        books |= load_books(cursor, missing)
+        books |= load_books(reader, missing)
     ends: set[tuple[int, int]] = set()
     corrections: list[VoidGrant | Refund] = []
     for command in commands:
         if isinstance(command, PlaceHold):
             if command.claim is not None:
                 book, key = books[command.account_id], command.claim.key
-                book.claims = {key: load_claim(cursor, command.account_id, key), **book.claims}
+                book.claims = {key: load_claim(reader, command.account_id, key), **book.claims}
             continue
         if isinstance(command, (Settle, Void)):
             if command.hold_id not in books[command.account_id].holds:
                 ends.add((command.account_id, command.hold_id))
         elif isinstance(command, IssueGrant):
             if command.source_key is not None:
-                _load_source(cursor, books[command.account_id], command.source_key)
+                _load_source(reader, books[command.account_id], command.source_key)
         elif isinstance(command, Adjust):
-            _load_adjustment(cursor, books[command.account_id], command.adjustment_id)
+            _load_adjustment(reader, books[command.account_id], command.adjustment_id)
         elif isinstance(command, (VoidGrant, Refund)):
             corrections.append(command)
     if ends:
-        for row in cursor.execute(_LOAD_HOLDS, (json_text([*ends]),)).fetchall():
+        for row in reader.rows_in(_LOAD_HOLDS, [*ends]):
             legs = tuple(Leg(*leg) for leg in orjson.loads(row[3]))
             claim = None if row[8] is None else Claim(row[8][:_DIGEST], row[8][_DIGEST:])
             books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6], _read_pairs(row[7]), claim)
             ends.discard((row[0], row[1]))
     if ends:
         # Also those that are placed in this very batch: an id that has ended before must not be placed again.
-        _load_ended(cursor, books, [[*pair] for pair in ends])
+        _load_ended(reader, books, [*ends])
     if corrections:
-        _load_corrected(cursor, books, corrections)
-    _load_limits(cursor, books, commands)
-    _load_runs(cursor, books, commands)
+        _load_corrected(reader, books, corrections)
+    _load_limits(reader, books, commands)
+    _load_runs(reader, books, commands)
 
 
-def _add_lot(book: Book, row: tuple[int, ...]) -> None:
-    grant = Grant(*row[4:])  # type: ignore[arg-type]  # GRANT_COLUMNS, in order
+def _add_lot(book: Book, row: Row) -> None:
+    grant = Grant(*row[4:])
     book.grants[grant.grant_id] = grant
     book.balance[grant.grant_id] = row[0]
     book.held[grant.grant_id] = row[1]
@@ -147,13 +137,13 @@ def _add_lot(book: Book, row: tuple[int, ...]) -> None:
         book.voided = {**book.voided, grant.grant_id: row[3]}
 
 
-def _load_source(cursor: sqlite3.Cursor, book: Book, source_key: str) -> None:
-    for row in cursor.execute(_LOAD_SOURCE, (book.account_id, source_key)):
+def _load_source(reader: Reader, book: Book, source_key: str) -> None:
+    for row in reader.rows(_LOAD_SOURCE, book.account_id, source_key):
         _add_lot(book, row)
 
 
-def _load_ended(cursor: sqlite3.Cursor, books: dict[int, Book], pairs: list[list[int]]) -> None:
-    for row in cursor.execute(_LOAD_RECEIPTS, (json_text(pairs),)).fetchall():
+def _load_ended(reader: Reader, books: dict[int, Book], pairs: Pairs) -> None:
+    for row in reader.rows_in(_LOAD_RECEIPTS, pairs):
         account, hold, status, charged, paid_from, debt, memo, created, ended, late, limits = row
         paid = tuple(PaidFrom(*item) for item in orjson.loads(paid_from))
         books[account].ended[hold] = Ended(
@@ -161,40 +151,40 @@ def _load_ended(cursor: sqlite3.Cursor, books: dict[int, Book], pairs: list[list
         )
 
 
-def _load_corrected(cursor: sqlite3.Cursor, books: dict[int, Book], commands: list[VoidGrant | Refund]) -> None:
+def _load_corrected(reader: Reader, books: dict[int, Book], commands: list[VoidGrant | Refund]) -> None:
     """Load the calls to be refunded, their earlier refunds, and all grants concerned, open or not."""
-    grants = [[command.account_id, command.grant_id] for command in commands if isinstance(command, VoidGrant)]
-    calls = [[command.account_id, command.hold_id] for command in commands if isinstance(command, Refund)]
+    grants = [(command.account_id, command.grant_id) for command in commands if isinstance(command, VoidGrant)]
+    calls = [(command.account_id, command.hold_id) for command in commands if isinstance(command, Refund)]
     if calls:
-        _load_ended(cursor, books, calls)
-        for account, hold in {(account, hold) for account, hold in calls}:
+        _load_ended(reader, books, calls)
+        for account, hold in set(calls):
             ended = books[account].ended.get(hold)
-            grants += [[account, paid.grant_id] for paid in ended.paid_from] if ended else []
-        for account, made in load_refunds(cursor, calls):
+            grants += [(account, paid.grant_id) for paid in ended.paid_from] if ended else []
+        for account, made in load_refunds(reader, calls):
             book = books[account]
             book.refunds = {**book.refunds, made.hold_id: (*book.refunds.get(made.hold_id, ()), made)}
-    for row in cursor.execute(_LOAD_GRANTS, (json_text(grants),)).fetchall():
+    for row in reader.rows_in(_LOAD_GRANTS, grants):
         _add_lot(books[row[0]], row[1:])
 
 
-def _load_adjustment(cursor: sqlite3.Cursor, book: Book, adjustment_id: int) -> None:
+def _load_adjustment(reader: Reader, book: Book, adjustment_id: int) -> None:
     """Load what an adjustment did, if it was made before."""
-    row = cursor.execute(_LOAD_ADJUSTMENT, (book.account_id, adjustment_id)).fetchone()
-    if row is None:
+    found = reader.rows(_LOAD_ADJUSTMENT, book.account_id, adjustment_id)
+    if not found:
         return
-    own_id, amount, reason, at, reduced, granted, taken, added = row
+    own_id, amount, reason, at, reduced, granted, taken, added = found[0]
     grant = None
     if granted:
-        lot = cursor.execute(_LOAD_GRANTS, (json_text([[book.account_id, adjustment_id]]),)).fetchone()
+        (lot,) = reader.rows_in(_LOAD_GRANTS, [(book.account_id, adjustment_id)])
         grant = Grant(*lot[5:])
     paid = tuple(PaidFrom(*item) for item in orjson.loads(taken))
     made = Adjusted(own_id, amount, reason, at, reduced, grant, paid, added)
     book.adjustments = {**book.adjustments, adjustment_id: made}
 
 
-def load_refunds(cursor: sqlite3.Cursor, calls: list[list[int]]) -> Iterator[tuple[int, Refunded]]:
-    """Load the refunds of calls, given as [[account id, hold id]], oldest first; yields (account id, refund)."""
-    for account, refund, hold, amount, to, reduced, reason, at in cursor.execute(_LOAD_REFUNDS, (json_text(calls),)):
+def load_refunds(reader: Reader, calls: Pairs) -> Iterator[tuple[int, Refunded]]:
+    """Load the refunds of calls, given as (account id, hold id), oldest first; yields (account id, refund)."""
+    for account, refund, hold, amount, to, reduced, reason, at in reader.rows_in(_LOAD_REFUNDS, calls):
         paid_to = tuple(PaidBack(*item) for item in orjson.loads(to))
         yield account, Refunded(refund, hold, amount, paid_to, reduced, reason, at)
 
@@ -224,26 +214,27 @@ def account_row(book: Book) -> tuple[object, ...]:
     )
 
 
-def load_claim(cursor: sqlite3.Cursor, account_id: int, key: bytes) -> Claimed | None:
+def load_claim(reader: Reader, account_id: int, key: bytes) -> Claimed | None:
     """Load what an idempotency key has claimed."""
-    row = cursor.execute(_LOAD_CLAIM, (account_id, key)).fetchone()
-    return None if row is None else Claimed(Claim(key, row[0]), row[1], row[2], bool(row[3]), row[4], row[5])
+    for body, hold_id, at, answered, charged, available in reader.rows(_LOAD_CLAIM, account_id, key):
+        return Claimed(Claim(key, bytes(body)), hold_id, at, bool(answered), charged, available)
+    return None
 
 
-def load_answer(cursor: sqlite3.Cursor, account_id: int, key: bytes) -> bytes | None:
+def load_answer(reader: Reader, account_id: int, key: bytes) -> bytes | None:
     """Load the answer that is kept under an idempotency key."""
-    row = cursor.execute(_LOAD_ANSWER, (account_id, key)).fetchone()
-    return None if row is None else row[0]
+    found = reader.rows(_LOAD_ANSWER, account_id, key)
+    return found[0][0] if found else None
 
 
-def load_clocks(cursor: sqlite3.Cursor) -> dict[int, int]:
+def load_clocks(reader: Reader) -> dict[int, int]:
     """Load what the test clocks show, in microseconds since 1970."""
-    return dict(cursor.execute("SELECT clock_id, now FROM ledger_clock").fetchall())
+    return dict(reader.rows("SELECT clock_id, now FROM ledger_clock"))
 
 
-def load_limits(cursor: sqlite3.Cursor, account_id: int) -> list[Limit]:
+def load_limits(reader: Reader, account_id: int) -> list[Limit]:
     """Load all of an account's spend limits but those of runs."""
-    return [Limit(*row) for row in cursor.execute(_LIMITS_OF, (account_id,))]
+    return [Limit(*row) for row in reader.rows(_LIMITS_OF, account_id)]
 
 
 def pairs_text(pairs: Iterable[tuple[str, int]]) -> str | None:
@@ -259,7 +250,7 @@ def _read_periods(text: str | None) -> dict[str, Period]:
     return {} if text is None else {bucket: Period(*period) for bucket, period in orjson.loads(text).items()}
 
 
-def _load_limits(cursor: sqlite3.Cursor, books: dict[int, Book], commands: Sequence[Command]) -> None:
+def _load_limits(reader: Reader, books: dict[int, Book], commands: Sequence[Command]) -> None:
     """Load the spend limits that commands come under; of most accounts there are none."""
     wanted: set[tuple[int, str]] = set()
     for command in commands:
@@ -276,15 +267,15 @@ def _load_limits(cursor: sqlite3.Cursor, books: dict[int, Book], commands: Seque
     if wanted:
         for account, scope in wanted:
             books[account].asked.add(scope)
-        for account, *limit in cursor.execute(_LOAD_LIMITS, (json_text([[*pair] for pair in wanted]),)):
+        for account, *limit in reader.rows_in(_LOAD_LIMITS, [*wanted]):
             books[account].limits[limit[0]] = Limit(*limit)
 
 
-def _load_runs(cursor: sqlite3.Cursor, books: dict[int, Book], commands: Sequence[Command]) -> None:
+def _load_runs(reader: Reader, books: dict[int, Book], commands: Sequence[Command]) -> None:
     """Load what the runs of calls have come to, where that counts."""
     for command in commands:
         if isinstance(command, (PlaceHold, Settle)) and command.share is not None:
             book, key = books[command.account_id], (command.share.run, command.share.operation)
             if key not in book.runs:
-                row = cursor.execute(_LOAD_RUN, (book.account_id, *key)).fetchone()
-                book.runs[key] = Run() if row is None else Run(*row)
+                found = reader.rows(_LOAD_RUN, book.account_id, *key)
+                book.runs[key] = Run(*found[0]) if found else Run()

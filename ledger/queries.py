@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, case, create_engine, func, text
+import psycopg
+from sqlalchemy import Engine, case, create_engine, func, text
 from sqlmodel import Session, col, select
 
+from ledger.backend import Reader
 from ledger.book import Balance, Book
 from ledger.caps import up_to_date
 from ledger.claims import is_over
 from ledger.commands import SetPlan
+from ledger.dialects import dialect_of
 from ledger.engine import balance
 from ledger.errors import UnknownAccount
 from ledger.loading import load_answer, load_books, load_claim, load_clocks, load_limits, load_refunds
 from ledger.model import ALLOWANCE, NEVER, Claimed, Grant, Limit
+from ledger.opening import is_postgres
 from ledger.outcomes import PlanSet, Refunded
 from ledger.plans import set_plan
+from ledger.postgres import PostgresReader
 from ledger.renewal import bring_up_to
 from ledger.rules import Rules
+from ledger.sqlite import SqliteReader
 from ledger.statement import Entry, read_statement
 from ledger.tables import GrantRow
 from ledger.usage import Recorded, Total, Which, find_call, list_orphans, list_usage, summarize, usage_page
 
 __all__ = ["BucketCount", "Queries", "Recorded"]
+
+_CONNECT_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,77 +48,66 @@ class BucketCount:
 
 _USED_UP = (
     f"SELECT bucket, granted - lost FROM ledger_grant WHERE account_id = ? AND source = '{ALLOWANCE}' AND open = 0"
-    " AND expires_at > ?"
+    " AND expires_at > ? ORDER BY grant_id"
 )
 
 # A change of plan that has come due is written when something next happens in its account.
 _ON_PLAN = (
     "SELECT a.account_id FROM ledger_account a LEFT JOIN ledger_clock c ON c.clock_id = a.clock"
     " WHERE a.account_id < :before"
-    " AND CASE WHEN a.next_plan_at <= MAX(a.seen_at, COALESCE(c.now, :now)) THEN a.next_plan ELSE a.plan END = :plan"
+    " AND CASE WHEN a.next_plan_at <= a.seen_at OR a.next_plan_at <= COALESCE(c.now, :now)"
+    " THEN a.next_plan ELSE a.plan END = :plan"
     " ORDER BY a.account_id DESC LIMIT :limit"
 )
 
 
 class Queries:
-    """A reader's connections to one ledger file."""
+    """A reader's connections to one ledger: in a file, by its path, or in PostgreSQL, by its URL."""
 
-    def __init__(self, path: str) -> None:
-        self._engine = create_engine(f"sqlite:///file:{path}?mode=ro&uri=true")
+    def __init__(self, where: str) -> None:
+        self._engine = (
+            _server(where) if is_postgres(where) else create_engine(f"sqlite:///file:{where}?mode=ro&uri=true")
+        )
 
     def close(self) -> None:
         self._engine.dispose()
 
     def balance(self, account_id: int, rules: Rules, now: int) -> Balance:
         """Project an account as of `now`; raises UnknownAccount."""
-        book, now = self._book(account_id, now)
-        seen = balance(book, rules, now)
-        if not book.periods:
-            return seen
-        with self._engine.connect() as connection:
-            used_up = _cursor(connection).execute(_USED_UP, (account_id, now)).fetchall()
-        return replace(seen, used_up=used_up)
+        with self._reader() as reader:
+            book, now = _book(reader, account_id, now)
+            seen = balance(book, rules, now)
+            return replace(seen, used_up=reader.rows(_USED_UP, account_id, now)) if book.periods else seen
 
     def preview_plan(self, command: SetPlan, rules: Rules, now: int) -> PlanSet:
         """Work out what a change of plan would do; raises UnknownAccount, Conflict."""
-        book, now = self._book(command.account_id, now)
+        with self._reader() as reader:
+            book, now = _book(reader, command.account_id, now)
         bring_up_to(book, rules, now)
         return set_plan(book, command, rules, now)
 
     def limits(self, account_id: int, now: int) -> dict[str, Limit]:
-        book, now = self._book(account_id, now)
-        with self._engine.connect() as connection:
-            limits = load_limits(_cursor(connection), account_id)
-        return {limit.scope: up_to_date(limit, book.timezone, now) for limit in limits}
+        with self._reader() as reader:
+            book, now = _book(reader, account_id, now)
+            limits = load_limits(reader, account_id)
+        return {limit.scope: up_to_date(limit, book.timezone, now) for limit in sorted(limits)}
 
     def accounts_on(self, plan: str, now: int, limit: int, before: int | None) -> list[int]:
-        values = {"plan": plan, "now": now, "limit": limit, "before": NEVER if before is None else before}
         with self._engine.connect() as connection:
+            plan = dialect_of(connection).text(plan)
+            values = {"plan": plan, "now": now, "limit": limit, "before": NEVER if before is None else before}
             return [row[0] for row in connection.execute(text(_ON_PLAN), values)]
 
     def answered(self, account_id: int, key: bytes, now: int) -> tuple[Claimed, bytes | None] | None:
-        _, now = self._book(account_id, now)
-        with self._engine.connect() as connection:
-            # One snapshot, so that the answer is the claim's.
-            connection.exec_driver_sql("BEGIN")
-            cursor = _cursor(connection)
-            found = load_claim(cursor, account_id, key)
-            return None if found is None or is_over(found, now) else (found, load_answer(cursor, account_id, key))
+        # One snapshot, so that the answer is the claim's.
+        with self._reader(snapshot=True) as reader:
+            _, now = _book(reader, account_id, now)
+            found = load_claim(reader, account_id, key)
+            return None if found is None or is_over(found, now) else (found, load_answer(reader, account_id, key))
 
     def clock(self, clock: int) -> int | None:
-        with self._engine.connect() as connection:
-            return load_clocks(_cursor(connection)).get(clock)
-
-    def _book(self, account_id: int, now: int) -> tuple[Book, int]:
-        """Load an account's page, and its own time; raises UnknownAccount."""
-        with self._engine.connect() as connection:
-            cursor = _cursor(connection)
-            book = load_books(cursor, [account_id])[account_id]
-            if not book.exists:
-                raise UnknownAccount(f"no account {account_id}")
-            if book.clock is not None:
-                now = load_clocks(cursor)[book.clock]
-        return book, max(now, book.seen_at)
+        with self._reader() as reader:
+            return load_clocks(reader).get(clock)
 
     def bucket_counts(self, account_id: int) -> list[BucketCount]:
         used_up = (col(GrantRow.balance) == 0) & (col(GrantRow.lost) == 0)
@@ -119,7 +118,8 @@ class Queries:
         )
         with Session(self._engine) as session:
             return [
-                BucketCount(bucket, grants, int(exhausted)) for bucket, grants, exhausted in session.exec(statement)
+                BucketCount(bucket, grants, int(exhausted))
+                for bucket, grants, exhausted in sorted(session.exec(statement))
             ]
 
     def grants(self, account_id: int, limit: int, after: int | None) -> list[tuple[Grant, int, int]]:
@@ -159,11 +159,50 @@ class Queries:
 
     def refunds(self, account_id: int, hold_id: int) -> list[Refunded]:
         """List a call's refunds, newest first."""
+        with self._reader() as reader:
+            return [made for _, made in load_refunds(reader, [(account_id, hold_id)])][::-1]
+
+    @contextmanager
+    def _reader(self, *, snapshot: bool = False) -> Iterator[Reader]:
+        """Read by a connection of the pool; snapshot: all statements see one moment."""
         with self._engine.connect() as connection:
-            return [made for _, made in load_refunds(_cursor(connection), [[account_id, hold_id]])][::-1]
+            begin = dialect_of(connection).begin
+            if snapshot and begin:
+                connection.exec_driver_sql(begin)
+            raw = connection.connection.dbapi_connection
+            if isinstance(raw, sqlite3.Connection):
+                yield SqliteReader(raw)
+            else:
+                assert isinstance(raw, psycopg.Connection)
+                yield PostgresReader(raw.cursor)
 
 
-def _cursor(connection: Connection) -> sqlite3.Cursor:
-    raw = connection.connection.dbapi_connection
-    assert isinstance(raw, sqlite3.Connection)
-    return raw.cursor()
+def _server(url: str) -> Engine:
+    """Read from PostgreSQL; whatever is read on a connection until it is given back is of one moment."""
+
+    def connect() -> psycopg.Connection:
+        # By its own client, which knows more kinds of URL; nothing is set in the session, as a pooler may be between.
+        connection = psycopg.connect(url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS)
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+        return connection
+
+    # As many as a ledger's threads that read; one that was lost is made again.
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=connect,
+        pool_size=4,
+        max_overflow=0,
+        pool_pre_ping=True,
+        use_native_hstore=False,
+    )
+
+
+def _book(reader: Reader, account_id: int, now: int) -> tuple[Book, int]:
+    """Load an account's page, and its own time; raises UnknownAccount."""
+    book = load_books(reader, [account_id])[account_id]
+    if not book.exists:
+        raise UnknownAccount(f"no account {account_id}")
+    if book.clock is not None:
+        now = load_clocks(reader)[book.clock]
+    return book, max(now, book.seen_at)

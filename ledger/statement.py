@@ -30,7 +30,7 @@ class Entry:
 
 
 def _owned(node: str) -> str:
-    return f"({node} > 0 OR {node} = {DEBT})"
+    return f"CASE WHEN {node} > 0 OR {node} = {DEBT} THEN 1 ELSE 0 END"
 
 
 # What enters an account's own nodes raises its balance, what leaves them lowers it; within them nothing changes.
@@ -43,10 +43,11 @@ _STATEMENT = f"""
         SELECT COALESCE(SUM({_EFFECT}), 0) AS balance FROM ledger_transfer
         WHERE account_id = :account AND transfer_id < (SELECT MIN(transfer_id) FROM page))
     SELECT p.transfer_id, p.at, p.kind, g.bucket, CASE p.kind WHEN 'repayment' THEN p.amount ELSE p.effect END,
-        earlier.balance + SUM(p.effect) OVER (ORDER BY p.transfer_id),
+        CAST(earlier.balance + SUM(p.effect) OVER (ORDER BY p.transfer_id) AS BIGINT),
         p.request, CASE p.kind WHEN 'grant' THEN g.note ELSE p.note END
     FROM page p CROSS JOIN earlier
-    LEFT JOIN ledger_grant g ON g.account_id = :account AND g.grant_id = MAX(p.source, p.target)
+    LEFT JOIN ledger_grant g ON g.account_id = :account
+        AND g.grant_id = CASE WHEN p.source > p.target THEN p.source ELSE p.target END
     ORDER BY p.transfer_id DESC"""
 
 

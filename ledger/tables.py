@@ -13,13 +13,15 @@ from sqlmodel import Field, SQLModel
 __all__ = [
     "HOLD_HAS_ENDED",
     "TABLES",
-    "TRIGGERS",
+    "POSTGRES_TRIGGERS",
+    "SQLITE_TRIGGERS",
     "AccountRow",
     "AdjustmentRow",
     "ClaimRow",
     "ClockRow",
     "GrantRow",
     "HoldRow",
+    "LeaseRow",
     "LimitRow",
     "ReceiptRow",
     "RefundRow",
@@ -78,9 +80,14 @@ class GrantRow(SQLModel, table=True):
         CheckConstraint(
             "0 <= held AND held <= balance AND balance + lost <= granted AND lost >= 0", name="ledger_grant_sane"
         ),
-        Index("ledger_grant_open", "account_id", sqlite_where=text("open = 1")),
+        Index("ledger_grant_open", "account_id", sqlite_where=text("open = 1"), postgresql_where=text("open = 1")),
         Index(
-            "ledger_grant_source", "account_id", "source_key", unique=True, sqlite_where=text("source_key IS NOT NULL")
+            "ledger_grant_source",
+            "account_id",
+            "source_key",
+            unique=True,
+            sqlite_where=text("source_key IS NOT NULL"),
+            postgresql_where=text("source_key IS NOT NULL"),
         ),
         _CLUSTERED,
     )
@@ -107,7 +114,8 @@ class HoldRow(SQLModel, table=True):
     """An open hold; whoever deletes the row has ended it.
 
     legs: JSON [[grant id, amount], …], 0 is the overdraft. limits: JSON [[scope, label], …], where it is reserved.
-    claim: the digests of its idempotency key and of its body.
+    claim: the digests of its idempotency key and of its body. lease: of the process that placed
+    it, where there are many.
     """
 
     __tablename__: ClassVar[Any] = "ledger_hold"
@@ -122,6 +130,23 @@ class HoldRow(SQLModel, table=True):
     deadline: int = _big()
     limits: str | None = None
     claim: bytes | None = None
+    lease: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class LeaseRow(SQLModel, table=True):
+    """A process that writes to the ledger, in the database's own time; node: its own in ids.
+
+    machine: where `process`, its number and when it began, means something: others there can see whether it lives.
+    """
+
+    __tablename__: ClassVar[Any] = "ledger_lease"
+
+    lease_id: int = _big(key=True)
+    node: int
+    owner: str
+    machine: str
+    process: str
+    renewed_at: int = _big()
 
 
 class ClaimRow(SQLModel, table=True):
@@ -131,7 +156,14 @@ class ClaimRow(SQLModel, table=True):
     """
 
     __tablename__: ClassVar[Any] = "ledger_claim"
-    __table_args__ = (Index("ledger_claim_answered", "at", sqlite_where=text("answer IS NOT NULL")),)
+    __table_args__ = (
+        Index(
+            "ledger_claim_answered",
+            "at",
+            sqlite_where=text("answer IS NOT NULL"),
+            postgresql_where=text("answer IS NOT NULL"),
+        ),
+    )
 
     account_id: int = _big(key=True)
     claim: bytes = Field(primary_key=True)
@@ -169,7 +201,13 @@ class ReceiptRow(SQLModel, table=True):
     __tablename__: ClassVar[Any] = "ledger_receipt"
     __table_args__ = (
         CheckConstraint("charged >= 0 AND debt >= 0 AND debt <= charged", name="ledger_receipt_sane"),
-        Index("ledger_receipt_orphan", "hold_id", "account_id", sqlite_where=text("status = 'orphaned'")),
+        Index(
+            "ledger_receipt_orphan",
+            "hold_id",
+            "account_id",
+            sqlite_where=text("status = 'orphaned'"),
+            postgresql_where=text("status = 'orphaned'"),
+        ),
     )
 
     account_id: int = _big(key=True)
@@ -283,26 +321,57 @@ _ROWS: tuple[type[SQLModel], ...] = (
     ClockRow,
     ClaimRow,
     AdjustmentRow,
+    LeaseRow,
 )
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
 
 # The journal and the records of ended holds and refunds can only be added to; an orphan's alone may be settled late.
-TRIGGERS = [
-    f"""CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table} {condition}
-    BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
-    for table, verb, condition in (
-        ("ledger_transfer", "UPDATE", ""),
-        ("ledger_transfer", "DELETE", ""),
-        ("ledger_receipt", "UPDATE", "WHEN OLD.status <> 'orphaned'"),
-        ("ledger_receipt", "DELETE", ""),
-        ("ledger_refund", "UPDATE", ""),
-        ("ledger_refund", "DELETE", ""),
-        ("ledger_adjustment", "UPDATE", ""),
-        ("ledger_adjustment", "DELETE", ""),
-    )
+_APPEND_ONLY = (
+    ("ledger_transfer", "UPDATE", ""),
+    ("ledger_transfer", "DELETE", ""),
+    ("ledger_receipt", "UPDATE", "OLD.status <> 'orphaned'"),
+    ("ledger_receipt", "DELETE", ""),
+    ("ledger_refund", "UPDATE", ""),
+    ("ledger_refund", "DELETE", ""),
+    ("ledger_adjustment", "UPDATE", ""),
+    ("ledger_adjustment", "DELETE", ""),
+)
+_HAS_ENDED = "SELECT 1 FROM ledger_receipt WHERE account_id = NEW.account_id AND hold_id = NEW.hold_id"
+
+SQLITE_TRIGGERS = [
+    f"""CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table}
+    {condition and "WHEN " + condition} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
+    for table, verb, condition in _APPEND_ONLY
 ] + [
     # A request id is charged at most once, so the hold of one that has ended can't be placed again.
-    f"""CREATE TRIGGER IF NOT EXISTS ledger_hold_once BEFORE INSERT ON ledger_hold
-    WHEN EXISTS (SELECT 1 FROM ledger_receipt WHERE account_id = NEW.account_id AND hold_id = NEW.hold_id)
+    f"""CREATE TRIGGER IF NOT EXISTS ledger_hold_once BEFORE INSERT ON ledger_hold WHEN EXISTS ({_HAS_ENDED})
     BEGIN SELECT RAISE(ABORT, '{HOLD_HAS_ENDED}'); END"""
+]
+
+# Reads a memo; null where it is no JSON. A zero can stand in JSON but in no text, so it is read as U+FFFD; the pattern
+# leaves alone what is an escaped backslash before "u0000".
+_LEDGER_JSON = r"""CREATE OR REPLACE FUNCTION ledger_json(memo bytea) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE STRICT AS
+    $$ BEGIN
+        RETURN convert_from(memo, 'UTF8')::jsonb;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        BEGIN
+            RETURN regexp_replace(convert_from(memo, 'UTF8'), '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g')::jsonb;
+        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+            RETURN NULL;
+        END;
+    END $$"""
+
+POSTGRES_TRIGGERS = [
+    _LEDGER_JSON,
+    """CREATE OR REPLACE FUNCTION ledger_append_only() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$""",
+    f"""CREATE OR REPLACE FUNCTION ledger_hold_once() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN IF EXISTS ({_HAS_ENDED}) THEN RAISE EXCEPTION '{HOLD_HAS_ENDED}'; END IF; RETURN NEW; END $$""",
+    *(
+        f"""CREATE OR REPLACE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} FOR EACH ROW
+        {condition and "WHEN (" + condition + ")"} EXECUTE FUNCTION ledger_append_only()"""
+        for table, verb, condition in _APPEND_ONLY
+    ),
+    "CREATE OR REPLACE TRIGGER ledger_hold_once BEFORE INSERT ON ledger_hold FOR EACH ROW"
+    " EXECUTE FUNCTION ledger_hold_once()",
 ]

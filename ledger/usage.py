@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import orjson
 from sqlalchemy import Connection, text
 
+from ledger.dialects import Dialect, dialect_of
 from ledger.model import PaidFrom
 
 __all__ = [
@@ -67,9 +68,9 @@ class Which:
         if unknown:
             raise ValueError(f"calls can't be asked for by {', '.join(unknown)}")
 
-    def condition(self) -> tuple[str, dict[str, Any]]:
+    def condition(self, sql: Dialect) -> tuple[str, dict[str, Any]]:
         """Write the SQL condition on a table of calls, and its parameters."""
-        conditions, values = ["1"], dict[str, Any]()
+        conditions, values = ["TRUE"], dict[str, Any]()
         for column, operator, value in (
             ("account_id", "=", self.account_id),
             ("created_at", ">=", self.since),
@@ -80,8 +81,8 @@ class Which:
                 conditions.append(f"{column} {operator} :{name}")
                 values[name] = value
         for member, wanted in self.members.items():
-            conditions.append(f"{_member(member)} = :member_{member}")
-            values[f"member_{member}"] = wanted
+            conditions.append(sql.member_is(member, f":member_{member}"))
+            values[f"member_{member}"] = sql.text(wanted)
         return " AND ".join(conditions), values
 
 
@@ -100,7 +101,7 @@ def find_call(connection: Connection, account_id: int, hold_id: int) -> Recorded
     # One statement, so that a call that ends meanwhile is found in one place or the other.
     row = connection.execute(
         text(
-            f"SELECT {_COLUMNS} FROM (SELECT {_HELD} FROM ledger_hold WHERE {call}"
+            f"SELECT {_columns(connection)} FROM (SELECT {_HELD} FROM ledger_hold WHERE {call}"
             f" UNION ALL SELECT {_CALL} FROM ledger_receipt WHERE {call}) c"
         ),
         {"account": account_id, "hold": hold_id},
@@ -132,7 +133,7 @@ def list_orphans(connection: Connection, limit: int, after: tuple[int, int] | No
     hold, account = after or _BEYOND
     rows = connection.execute(
         text(
-            f"SELECT {_COLUMNS} FROM ledger_receipt c WHERE status = 'orphaned'"
+            f"SELECT {_columns(connection)} FROM ledger_receipt c WHERE status = 'orphaned'"
             f" AND (hold_id, account_id) < (:hold, :account) ORDER BY {_NEWEST} LIMIT :limit"
         ),
         {"hold": hold, "account": account, "limit": limit},
@@ -149,7 +150,7 @@ def summarize(connection: Connection, which: Which, by: str, timezone: str) -> l
         return _days(_sums(connection, which, f"created_at / {_QUARTER_HOUR}"), ZoneInfo(timezone))
     if by not in MEMBERS:
         raise ValueError(f"calls can't be summed up by {by}")
-    sums = _sums(connection, which, _member(by))
+    sums = _sums(connection, which, dialect_of(connection).member(by))
     totals = [Total(None if key is None else str(key), calls, total) for key, calls, total in sums]
     return sorted(totals, key=lambda total: (-total.total, -total.calls, total.key or ""))
 
@@ -166,35 +167,37 @@ def _days(sums: Sequence[tuple[Any, int, int]], zone: ZoneInfo) -> list[Total]:
 
 _NEWEST = "hold_id DESC, account_id DESC"
 _BEYOND = (2**63 - 1, 2**63 - 1)
-_REFUNDED = (
-    "(SELECT COALESCE(SUM(f.amount), 0) FROM ledger_refund f INDEXED BY ledger_refund_call"
-    " WHERE f.account_id = c.account_id AND f.hold_id = c.hold_id)"
-)
 _CALL = "account_id, hold_id, status, charged, debt, paid_from, memo, created_at, ended_at"
 _HELD = (
     "account_id, hold_id, 'held' AS status, 0 AS charged, 0 AS debt, '[]' AS paid_from, memo, created_at,"
-    " NULL AS ended_at"
+    " CAST(NULL AS BIGINT) AS ended_at"
 )
-_COLUMNS = f"{_CALL}, {_REFUNDED} AS refunded"
 
 
-def _member(name: str) -> str:
-    """Write the SQL of a memo's member; a memo that is no JSON has none. The name is one of MEMBERS."""
-    return f"CASE json_valid(CAST(memo AS TEXT)) WHEN 1 THEN json_extract(CAST(memo AS TEXT), '$.{name}') END"
+def _refunded(connection: Connection) -> str:
+    by_call = dialect_of(connection).hint("ledger_refund_call")
+    return (
+        f"(SELECT CAST(COALESCE(SUM(f.amount), 0) AS BIGINT) FROM ledger_refund f{by_call}"
+        " WHERE f.account_id = c.account_id AND f.hold_id = c.hold_id)"
+    )
+
+
+def _columns(connection: Connection) -> str:
+    return f"{_CALL}, {_refunded(connection)} AS refunded"
 
 
 def _calls(
     connection: Connection, which: Which, beyond: str, order: str, limit: int, after: tuple[int, int] | None
 ) -> list[Recorded]:
-    condition, values = which.condition()
+    sql = dialect_of(connection)
+    condition, values = which.condition(sql)
     hold, account = after or _BEYOND
+    first = f"ORDER BY {order} LIMIT :limit"
+    held = sql.first(f"SELECT {_HELD} FROM ledger_hold WHERE {condition} AND {beyond}", first)
+    ended = sql.first(f"SELECT {_CALL} FROM ledger_receipt WHERE {condition} AND {beyond}", first)
     # One statement, so that a call that ends meanwhile is neither missed nor listed twice.
     rows = connection.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM (SELECT {_HELD} FROM ledger_hold WHERE {condition} AND {beyond}"
-            f" UNION ALL SELECT {_CALL} FROM ledger_receipt WHERE {condition} AND {beyond}"
-            f" ORDER BY {order} LIMIT :limit) c ORDER BY {order}"
-        ),
+        text(f"SELECT {_columns(connection)} FROM ({held} UNION ALL {ended} {first}) c ORDER BY {order}"),
         {**values, "after_hold": hold, "after_account": account, "limit": limit},
     )
     return [_recorded(row) for row in rows]
@@ -208,14 +211,14 @@ def _recorded(row: Any) -> Recorded:
 
 def _sums(connection: Connection, which: Which, key: str) -> list[tuple[Any, int, int]]:
     """Returns [(key, calls, total)]; SQL adds whole credits and the rest apart, as all accounts' may pass 64 bits."""
-    condition, values = which.condition()
+    condition, values = which.condition(dialect_of(connection))
     rows = connection.execute(
         text(
             f"SELECT key, COUNT(*), SUM(net / {_NANO}), SUM(net % {_NANO})"
-            f" FROM (SELECT {key} AS key, charged - {_REFUNDED} AS net"
+            f" FROM (SELECT {key} AS key, charged - {_refunded(connection)} AS net"
             f" FROM (SELECT {_HELD} FROM ledger_hold WHERE {condition}"
-            f" UNION ALL SELECT {_CALL} FROM ledger_receipt WHERE {condition}) c) GROUP BY key"
+            f" UNION ALL SELECT {_CALL} FROM ledger_receipt WHERE {condition}) c) summed GROUP BY key"
         ),
         values,
     )
-    return [(key, calls, whole * _NANO + rest) for key, calls, whole, rest in rows]
+    return [(key, calls, int(whole) * _NANO + int(rest)) for key, calls, whole, rest in rows]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ledger.commands import PlaceHold, RunShare
-from ledger.errors import LedgerError
+from ledger.commands import PlaceHold, RunShare, Void
+from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.model import Claim, Run
 from ledger.outcomes import Held, Refused
 from pricing.rating import affordable_output, of_surcharges, quote
@@ -19,7 +19,7 @@ from proxy.idempotency import in_progress, key_conflict
 from proxy.operations.chat import ChatCall
 from proxy.people.callers import Caller
 from proxy.plans import not_in_plan
-from proxy.receipts import CallMemo
+from proxy.receipts import CallMemo, died
 from proxy.services import Services
 
 __all__ = ["COUNT_BEYOND", "Admitted", "InputCount", "Terms", "admit", "count_input", "in_payer", "terms_of"]
@@ -207,6 +207,10 @@ async def admit(
                 if fitting is not None:
                     terms = replace(fitting, card=terms.card)
                     outcome = await place(terms)
+    except LedgerUnavailable as error:
+        # Perhaps only the commit's answer was lost: whatever was held for this call is let go as soon as may be.
+        services.pending.let_go(services.ledger, Void(caller.account_id, hold_id, died(memo.held())))
+        raise ledger_refusal(error) from error
     except LedgerError as error:
         raise ledger_refusal(error) from error
     if isinstance(outcome, Refused):

@@ -48,10 +48,11 @@ __all__ = ["build_app", "open_services", "sqlite_path"]
 
 _log = logging.getLogger("farebox")
 _PENDING_SECONDS = 3.0
+_LOOK_SECONDS = 1.0
 
 
 def sqlite_path(url: str) -> str:
-    """The file of a `sqlite:///FILE` URL."""
+    """The file of a `sqlite:///FILE` URL; another URL is left as it is."""
     return url.removeprefix("sqlite:///")
 
 
@@ -100,15 +101,29 @@ async def open_services(
         limits=Limits(config.limits),
         metrics=metrics,
     )
+    ledger.minder.on_lapse = services.lapse
+    looking = loop.create_task(_look(people)) if database.shared else None
     try:
         yield services, made_key
     finally:
+        if looking is not None:
+            looking.cancel()
         await services.pending.drain(_PENDING_SECONDS)
         for upstream in services.upstreams.values():
             await upstream.close()
         database.close()
         await ledger.close()
         services.call_log.flush()
+
+
+async def _look(people: People) -> None:
+    """Hear of keys that other processes revoke."""
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            await people.look()
+        except LedgerError as error:
+            _log.error("the keys could not be looked at again: %s", error)
 
 
 def build_app(services: Services, keeper: Keeper | None = None) -> ASGIApp:

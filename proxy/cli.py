@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import click
 
 from ledger.audit import audit as run_audit
 from ledger.errors import LedgerError
+from ledger.opening import is_postgres
 from pricing.amounts import format_credits
 from proxy import cli_admin, cli_keys
 from proxy.cli_options import config_option, fail, json_option, read_config, say, with_options
@@ -74,20 +79,66 @@ def main() -> None:
 )
 def serve(config: str | None, host: str, port: int, drain: float, log_json: bool, workers: int) -> None:
     """Run the proxy; creates the database first."""
-    if workers > 1:
-        fail("--workers above 1 needs PostgreSQL, and this release stores in SQLite; run one worker")
     loaded = read_config(config)
-    _serve(loaded, host, port, drain, log_json, demo=False)
+    if workers > 1 and not is_postgres(loaded.database):
+        fail("--workers above 1 needs PostgreSQL, a SQLite file has one owner; set database: postgresql://…")
+    if workers == 1:
+        _serve(loaded, _bind(host, port), drain, log_json, demo=False)
+        return
+    from proxy.workers import Workers
+
+    listener = _bind(host, port)
+    arguments = [*(("--config", loaded.file) if config or loaded.file else ()), *(("--log-json",) if log_json else ())]
+    base = _base(listener)
+    sys.exit(Workers(workers, listener, arguments, drain, lambda: say(f"Farebox listens on {base}")).run())
+
+
+@main.command(hidden=True)
+@with_options(config_option)
+@click.option("--drain", type=float)
+@click.option("--log-json", is_flag=True)
+@click.option("--listener", type=int)
+@click.option("--parent", type=int)
+@click.option("--ready", type=int)
+def worker(config: str | None, drain: float, log_json: bool, listener: int, parent: int, ready: int) -> None:
+    """One process of `serve --workers`, which starts it; the numbers are of what it was given open."""
+    bound = socket.socket(fileno=listener)
+    bound.setblocking(False)
+    _serve(read_config(config), bound, drain, log_json, demo=False, parent=parent, ready=ready)
 
 
 @main.command()
 @with_options(*_serve_options)
 def demo(host: str, port: int, drain: float, log_json: bool) -> None:
     """Run the proxy with nothing to set up, and show how to call it."""
-    _serve(_shipped_config(), host, port, drain, log_json, demo=True)
+    _serve(_shipped_config(), _bind(host, port), drain, log_json, demo=True)
 
 
-def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *, demo: bool) -> None:
+def _bind(host: str, port: int) -> socket.socket:
+    from proxy import server
+
+    try:
+        return server.bind(host, port)
+    except OSError as error:
+        fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")
+
+
+def _base(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _serve(
+    config: Config,
+    listener: socket.socket,
+    drain: float,
+    log_json: bool,
+    *,
+    demo: bool,
+    parent: int | None = None,
+    ready: int | None = None,
+) -> None:
+    """Serve until a signal says stop, or until `parent` is closed; ready: the pipe that is told of it."""
     from proxy import server
     from proxy.app import open_services
     from proxy.demo_account import show_demo
@@ -95,12 +146,15 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
     from proxy.telemetry import logs
 
     logs.set_up(json=log_json)
-    try:
-        listener = server.bind(host, port)
-    except OSError as error:
-        fail(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port")
-    shown_port = listener.getsockname()[1]
-    base = f"http://{f'[{host}]' if ':' in host else host}:{shown_port}"
+    base = _base(listener)
+
+    def on_ready() -> None:
+        if ready is None:
+            say(f"Farebox listens on {base}")
+        else:
+            with suppress(OSError):
+                os.write(ready, b"1")
+            os.close(ready)
 
     async def work() -> None:
         async with open_services(config, os.environ, f"farebox serve on {base}", log_json=log_json) as (
@@ -113,12 +167,20 @@ def _serve(config: Config, host: str, port: int, drain: float, log_json: bool, *
                 await show_demo(services, base)
             keeper = Keeper(services, services.journal, os.environ)
             await keeper.start()
+            if parent is not None:
+                # Nobody writes to it: it can be read when whoever started this process is gone.
+                services.loop.add_reader(parent, _stop_alone, services.loop, parent)
             try:
-                await server.run(services, keeper, listener, drain, lambda: say(f"Farebox listens on {base}"))
+                await server.run(services, keeper, listener, drain, on_ready)
             finally:
                 await keeper.close()
 
     _run(work)
+
+
+def _stop_alone(loop: asyncio.AbstractEventLoop, parent: int) -> None:
+    loop.remove_reader(parent)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @main.command()
@@ -144,8 +206,11 @@ def backup(config: str | None, file: str) -> None:
     from proxy.backup import BackupFailed
     from proxy.backup import backup as copy
 
+    database = _database(config)
+    if is_postgres(database):
+        fail("backup copies SQLite ledgers; copy PostgreSQL with its own tools, such as pg_dump")
     try:
-        copy(sqlite_path(_database(config)), file)
+        copy(sqlite_path(database), file)
     except BackupFailed as error:
         fail(str(error))
     say(f"copied to {file}")

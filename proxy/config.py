@@ -182,9 +182,9 @@ def _database(node: Node | None, environment: Mapping[str, str]) -> str:
     url = chosen or (node.text() if node else "sqlite:///farebox.db")
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
         return url
-    problem = "must be sqlite:///FILE"
-    if url.startswith("postgres"):
-        problem = "PostgreSQL is not supported by this release; use sqlite:///FILE"
+    if url.startswith(("postgresql://", "postgres://")):
+        return url
+    problem = "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
     raise ConfigError("FAREBOX_DATABASE_URL", 1, problem) if node is None or chosen else node.error(problem)
 
 

@@ -1,4 +1,4 @@
-"""The proxy's own tables: a connection and a thread beside the ledger's, on the same file."""
+"""The proxy's own tables: connections and a thread beside the ledger's, in the same database."""
 
 from __future__ import annotations
 
@@ -7,35 +7,55 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlmodel import Session, SQLModel
 
 from ledger.errors import LedgerUnavailable
+from ledger.opening import is_postgres
 
 __all__ = ["Database"]
 
 _Kind = TypeVar("_Kind")
+_TRIES = 10
+_SERIALIZATION = ("40001", "40P01")
+_CREATING = 4_605_862_153_429
+"""What processes that create the tables at the same moment take turns by."""
 
 
 class Database:
-    """Runs work on the tables of the rooms; one piece at a time, each in a transaction of its own."""
+    """Runs work on the tables of the rooms; in this process one piece at a time, each in a transaction of its own.
 
-    def __init__(self, path: str, tables: Sequence[Table]) -> None:
-        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
-        # A deferred transaction that begins to write fails at once when another writes; an immediate one waits.
-        event.listen(self._engine, "connect", _manual_transactions)
-        event.listen(self._engine, "begin", _begin_immediate)
-        # Who only reads neither waits for the ledger's writer nor makes it wait.
-        self._reader = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10})
+    url: a SQLite file's path, or postgresql://… shared: other processes change the tables too.
+    """
+
+    def __init__(self, url: str, tables: Sequence[Table]) -> None:
+        self.shared = is_postgres(url)
+        if self.shared:
+            self._engine = _postgres(url, "SERIALIZABLE")
+            self._reader = _postgres(url, "AUTOCOMMIT")
+        else:
+            self._engine = create_engine(f"sqlite:///{url}", connect_args={"timeout": 10})
+            # A deferred transaction that begins to write fails at once when another writes; an immediate one waits.
+            event.listen(self._engine, "connect", _manual_transactions)
+            event.listen(self._engine, "begin", _begin_immediate)
+            # Who only reads neither waits for the ledger's writer nor makes it wait.
+            self._reader = create_engine(f"sqlite:///{url}", connect_args={"timeout": 10})
         self._thread = ThreadPoolExecutor(1, "database")
-        with self._engine.begin() as connection:
+        creating = self._engine.execution_options(isolation_level="READ COMMITTED") if self.shared else self._engine
+        with creating.begin() as connection:
+            if self.shared:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _CREATING})
             SQLModel.metadata.create_all(connection, tables=tables)
             for table in tables:
                 _add_columns(connection, table)
 
     async def run(self, work: Callable[[Session], _Kind]) -> _Kind:
-        """Carry `work` out in a transaction, beside the event loop; raises LedgerUnavailable if the file is locked."""
+        """Carry `work` out in a transaction, beside the event loop; raises LedgerUnavailable.
+
+        Where other processes change the tables too, `work` may be carried out again: it must be nothing but its
+        transaction.
+        """
         return await self._carry_out(self._engine, work)
 
     async def read(self, work: Callable[[Session], _Kind]) -> _Kind:
@@ -44,11 +64,19 @@ class Database:
 
     async def _carry_out(self, engine: Engine, work: Callable[[Session], _Kind]) -> _Kind:
         def inside() -> _Kind:
-            try:
-                with Session(engine, expire_on_commit=False) as session, session.begin():
-                    return work(session)
-            except OperationalError as error:
-                raise LedgerUnavailable(f"the database did not answer: {error.orig}") from error
+            for left in reversed(range(_TRIES if self.shared else 1)):
+                try:
+                    with Session(engine, expire_on_commit=False) as session, session.begin():
+                        return work(session)
+                except DBAPIError as error:
+                    # Two that made the same row find each other's when they look again.
+                    again = isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", "") in _SERIALIZATION
+                    if left and again:
+                        continue
+                    if isinstance(error, OperationalError):
+                        raise LedgerUnavailable(f"the database did not answer: {error.orig}") from error
+                    raise
+            raise AssertionError
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, inside)
 
@@ -56,6 +84,16 @@ class Database:
         self._thread.shutdown()
         self._engine.dispose()
         self._reader.dispose()
+
+
+def _postgres(url: str, isolation: Any) -> Engine:
+    # A pooler may hand the connection to somebody else after each transaction: nothing is prepared by name.
+    return create_engine(
+        "postgresql+psycopg://" + url.partition("://")[2],
+        isolation_level=isolation,
+        pool_pre_ping=True,
+        connect_args={"prepare_threshold": None, "connect_timeout": 5},
+    )
 
 
 def _add_columns(connection: Connection, table: Table) -> None:

@@ -19,6 +19,8 @@ from proxy.services import Services
 __all__ = ["routes"]
 
 _LOOK_SECONDS = 15.0
+_SHARED_LOOK_SECONDS = 1.0
+"""Where other processes change balances too, they are looked at more often."""
 _SETTLING_SECONDS = 0.05
 
 
@@ -59,7 +61,7 @@ async def _balances(services: Services, headers: Mapping[bytes, bytes], caller: 
                 yield b": nothing new\n\n"
             try:
                 # Time changes balances too: what expires is seen at the next look at the latest.
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(_SHARED_LOOK_SECONDS if services.people.shared else _LOOK_SECONDS):
                     await changed.wait()
                 # A call's hold and settlement, or many calls at once, are one event.
                 await asyncio.sleep(_SETTLING_SECONDS)

@@ -7,11 +7,12 @@ from types import TracebackType
 
 from starlette.types import Receive
 
-__all__ = ["CLIENT_LEFT", "DRAINED", "TIMED_OUT", "Interrupted", "Interruptible"]
+__all__ = ["CLIENT_LEFT", "DRAINED", "LAPSED", "TIMED_OUT", "Interrupted", "Interruptible"]
 
 CLIENT_LEFT = "client_left"
 TIMED_OUT = "timed_out"
 DRAINED = "drained"
+LAPSED = "lapsed"
 _LOOK_SECONDS = 1.0
 
 

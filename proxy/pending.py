@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextlib import suppress
 
 from ledger.commands import Settle, Void
-from ledger.errors import LedgerUnavailable
+from ledger.errors import LedgerUnavailable, UnknownAccount, UnknownHold
 from ledger.ledger import Ledger
 from ledger.outcomes import Outcome
 
@@ -22,6 +23,7 @@ class Pending:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._letting_go: set[int] = set()
 
     def start(self, work: Coroutine[object, object, None]) -> None:
         """Run `work` in the background; its failure is logged, it has nobody else to go to."""
@@ -44,6 +46,19 @@ class Pending:
         # Who waited may have been cancelled, and the future with it: ending again is harmless, not ending is not.
         if future.cancelled() or isinstance(future.exception(), LedgerUnavailable):
             self.start(self._retry(ledger, command))
+
+    def let_go(self, ledger: Ledger, command: Void) -> None:
+        """End a hold that may or may not have been placed, as soon as the store answers."""
+        if command.hold_id not in self._letting_go:
+            self._letting_go.add(command.hold_id)
+            self.start(self._let_go(ledger, command))
+
+    async def _let_go(self, ledger: Ledger, command: Void) -> None:
+        try:
+            with suppress(UnknownHold, UnknownAccount):
+                await self._retry(ledger, command)
+        finally:
+            self._letting_go.discard(command.hold_id)
 
     async def _retry(self, ledger: Ledger, command: Settle | Void) -> None:
         while True:

@@ -16,7 +16,7 @@ from proxy.config import ModelConfig
 from proxy.errors import ApiError
 from proxy.exchange import Exchange
 from proxy.idempotency import Answer
-from proxy.interruption import CLIENT_LEFT, TIMED_OUT, Interruptible
+from proxy.interruption import CLIENT_LEFT, LAPSED, TIMED_OUT, Interruptible
 from proxy.operations.chat import ChatCall
 from proxy.receipts import UPSTREAM_BROKE, UPSTREAM_ERROR
 from proxy.services import Services
@@ -201,4 +201,8 @@ def interruption(reason: str) -> ApiError:
     """Say why a call was ended from outside, where that was not its client's doing."""
     if reason == TIMED_OUT:
         return failure(UpstreamFailed("timeout", "deadline"))
+    if reason == LAPSED:
+        return ApiError(
+            503, "ledger_unavailable", "Credits cannot be debited at the moment, so the call is cut; try again"
+        )
     return ApiError(503, "upstream_unavailable", "The server is stopping; try again")

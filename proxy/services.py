@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ledger.ledger import Ledger
 from proxy.config import Config, UpstreamConfig
 from proxy.counting import TokenCounter
-from proxy.interruption import Interruptible
+from proxy.interruption import LAPSED, Interruptible
 from proxy.journal import Journal
 from proxy.limits import Limits
 from proxy.once import Commands
@@ -48,6 +48,11 @@ class Services:
     running: set[Interruptible] = field(default_factory=set)
     draining: bool = False
     _watchers: dict[int, set[asyncio.Event]] = field(default_factory=dict)
+
+    def lapse(self) -> None:
+        """Cut running calls: this process could not say that it lives, so others may release what they hold."""
+        for life in list(self.running):
+            life.interrupt(LAPSED)
 
     def changed(self, account: int) -> None:
         """Tell those who watch an account that it changed."""

@@ -23,6 +23,7 @@ _PREFIX_LENGTH = 8
 _MOST_CACHED = 100_000
 _ADMIN_SETTING = "admin_key_digest"
 _COMMAND_SEED = "command_seed"
+_CHANGES = "changes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,19 @@ class People:
     def __init__(self, database: Database) -> None:
         self._run = database.run
         self._read = database.read
+        self.shared = database.shared
+        self._seen = b""
         self._callers: dict[bytes, Caller | None] = {}
         self._external: dict[str, int] = {}
+
+    async def look(self) -> None:
+        """Forget the callers known here if another process has changed any; to be done each second or so."""
+        if self.shared:
+            row = await self._read(lambda session: session.get(SettingRow, _CHANGES))
+            seen = b"" if row is None else row.value
+            if seen != self._seen:
+                self._seen = seen
+                self._callers.clear()
 
     # -- keys on the paid path
 
@@ -151,6 +163,7 @@ class People:
             if barred is None:
                 return _profile(row), []
             row.barred = int(barred)
+            _changed(session)
             return _profile(row), [key.digest for key in _others_payers(session, account_id)]
 
         profile, stale = await self._run(work)
@@ -230,6 +243,7 @@ class People:
             keys = [key for key in _others_payers(session, member) if key.pays == team and key.revoked_at is None]
             for key in keys:
                 key.revoked_at = now
+            _changed(session)
             return keys
 
         revoked = await self._run(work)
@@ -293,6 +307,7 @@ class People:
             row = session.get(KeyRow, (account_id, key_id))
             if row is not None and row.revoked_at is None:
                 row.revoked_at = now
+                _changed(session)
             return row
 
         row = await self._run(work)
@@ -325,6 +340,11 @@ class People:
             return digest(secret), secret
 
         return await self._run(work)
+
+
+def _changed(session: Session) -> None:
+    """Have every process look again at whom keys stand for."""
+    session.merge(SettingRow(name=_CHANGES, value=secrets.token_bytes(8)))
 
 
 def _profile(row: AccountRow) -> Profile:

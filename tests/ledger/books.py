@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.conninfo import make_conninfo
 
 from ledger.book import Balance, Book
-from ledger.commands import Command
+from ledger.commands import Command, IssueGrant
 from ledger.engine import apply, balance
 from ledger.loading import load_books
 from ledger.model import (
@@ -32,9 +35,14 @@ from ledger.model import (
     Run,
     Transfer,
 )
-from ledger.outcomes import Ended, Outcome, Refunded
+from ledger.opening import is_postgres
+from ledger.outcomes import Ended, Issued, Outcome, Refunded
+from ledger.postgres import Postgres, PostgresReader
+from ledger.queries import Queries
 from ledger.rules import Rules
+from ledger.sqlite import Sqlite, SqliteReader
 from ledger.store import Store
+from ledger.tables import TABLES
 
 ACCOUNT = 7
 
@@ -161,26 +169,90 @@ class SqliteLedger:
         (outcome,) = self.store.transact([command], rules, now)
         return outcome
 
-    def page(self) -> Page:
-        return read_page(self._reader, ACCOUNT)
+    def page(self, account_id: int = ACCOUNT) -> Page:
+        return read_page(self._reader, account_id)
 
     def balance(self, rules: Rules, now: int) -> Balance:
-        return balance(load_books(self._reader.cursor(), [ACCOUNT])[ACCOUNT], rules, now)
+        return balance(load_books(SqliteReader(self._reader), [ACCOUNT])[ACCOUNT], rules, now)
 
     def close(self) -> None:
         self._reader.close()
         self.store.close()
 
 
+class PostgresLedger:
+    """The PostgreSQL store, with nothing in it yet; the page is read back by a second connection."""
+
+    def __init__(self, url: str) -> None:
+        # It does not wait for the disk, as the tests ask for the rules and not for durability.
+        self.backend = Postgres(make_conninfo(url, options="-c synchronous_commit=off"))
+        self.store = Store(self.backend)
+        self._reader = psycopg.connect(url, autocommit=True)
+        self._reader.execute("SET synchronous_commit = off")
+        self._reader.execute("TRUNCATE " + ", ".join(table.name for table in TABLES))
+
+    def do(self, command: Command, rules: Rules, now: int) -> Outcome:
+        (outcome,) = self.store.transact([command], rules, now)
+        return outcome
+
+    def page(self, account_id: int = ACCOUNT) -> Page:
+        return read_page(self, account_id)
+
+    def execute(self, statement: str, values: Sequence[object]) -> psycopg.Cursor[Any]:
+        """Read, as a connection to SQLite would."""
+        return self._reader.execute(statement.replace("?", "%s").encode(), values)
+
+    def balance(self, rules: Rules, now: int) -> Balance:
+        return balance(load_books(PostgresReader(self._reader.cursor), [ACCOUNT])[ACCOUNT], rules, now)
+
+    def close(self) -> None:
+        self._reader.close()
+        self.store.close()
+
+
+class Stored:
+    """A store on either database, with nothing in it yet, and the cold reads of what commands leave there."""
+
+    def __init__(self, where: str, rules: Rules, now: int) -> None:
+        self._book = PostgresLedger(where) if is_postgres(where) else SqliteLedger(where)
+        self.store = self._book.store
+        self.queries = Queries(where)
+        self.rules, self.now = rules, now
+
+    def do(self, *commands: Command) -> Outcome:
+        """Carry out commands one by one; returns how the last came out."""
+        for command in commands:
+            outcome = self._book.do(command, self.rules, self.now)
+        return outcome
+
+    def issue(self, command: IssueGrant) -> Grant:
+        outcome = self.do(command)
+        assert isinstance(outcome, Issued)
+        return outcome.grant
+
+    def page(self, account_id: int) -> Page:
+        return self._book.page(account_id)
+
+    def close(self) -> None:
+        self.queries.close()
+        self._book.close()
+
+
+class Connection(Protocol):
+    """What a page is read from."""
+
+    def execute(self, statement: str, values: Sequence[object], /) -> Any: ...
+
+
 def quick_store(path: str) -> Store:
     """Create a store that does not wait for the disk, for tests that ask for the rules and not for durability."""
-    store = Store(path)
-    store._connection.execute("PRAGMA synchronous = OFF")
-    store.create()
-    return store
+    backend = Sqlite(path)
+    backend.rows("PRAGMA synchronous = OFF")
+    backend.create()
+    return Store(backend)
 
 
-def read_page(connection: sqlite3.Connection, account_id: int) -> Page:
+def read_page(connection: Connection, account_id: int) -> Page:
     """Read all that a ledger file records of an account; an account that does not exist is a page of nothing."""
     key = (account_id,)
     account = connection.execute(

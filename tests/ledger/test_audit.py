@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
-from ledger.audit import Audit, audit
-from ledger.commands import IssueGrant, OpenAccount
+from ledger.audit import Audit, Finding, audit
+from ledger.commands import Command, IssueGrant, OpenAccount, SetLimit, SetPlan
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.model import NEVER, Claim
-from tests.ledger.books import quick_store, read_page
-from tests.ledger.running import HOUR, NOON, RULES, Clock, Life, held, running, settled, voided
+from ledger.outcomes import Outcome
+from ledger.postgres import Postgres
+from ledger.rules import Allowance, Plan
+from ledger.store import Store
+from ledger.tables import TABLES
+from tests.ledger.books import Stored, quick_store, read_page
+from tests.ledger.running import DAY, HOUR, NOON, RULES, Clock, Life, held, running, settled, voided
 
 BOUNDS = "0 <= held <= balance <= granted, and nothing left is closed"
 VOIDED = "a voided grant has nothing but what is held, and the rest went where it came from"
@@ -31,17 +39,24 @@ WITHIN = "the refunds of a call are within its charge"
 REFUNDS = "a refund is its transfers, to its debt and to grants that paid"
 NODES = "every transfer has an account and known nodes"
 EXPIRY = "expiry is noted for every account that has something to expire"
+PERIODS = "no two periods of one allowance overlap"
+RESERVED = "nothing is reserved at a spend limit but by open holds"
+RENEWAL = "renewal is noted for every account that is to be renewed"
 CLAIMED = "an idempotency key is claimed by an open hold or by a call that was settled"
 LAW = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
 
-_OPEN = "(SELECT account_id, grant_id FROM ledger_grant WHERE balance - held > 1 AND lost = 0 AND held > 1 LIMIT 1)"
+ACCOUNTS = range(1, 8)
+_FIRST = "ORDER BY 1, 2 LIMIT 1"
+_OPEN = f"(SELECT account_id, grant_id FROM ledger_grant WHERE balance - held > 1 AND lost = 0 AND held > 1 {_FIRST})"
 _GRANT = f"WHERE (account_id, grant_id) IN {_OPEN}"
-_HOLD = "WHERE (account_id, hold_id) IN (SELECT account_id, hold_id FROM ledger_hold WHERE amount > 0 LIMIT 1)"
+_HOLD = f"WHERE (account_id, hold_id) IN (SELECT account_id, hold_id FROM ledger_hold WHERE amount > 0 {_FIRST})"
 _PAID = (
     "WHERE (account_id, hold_id) IN (SELECT account_id, hold_id FROM ledger_receipt"
-    " WHERE charged > 1 AND debt = 0 AND NOT late LIMIT 1)"
+    f" WHERE charged > 1 AND debt = 0 AND late = 0 {_FIRST})"
 )
-_TRANSFER = "WHERE (account_id, transfer_id) IN (SELECT account_id, transfer_id FROM ledger_transfer WHERE {} LIMIT 1)"
+_TRANSFER = (
+    f"WHERE (account_id, transfer_id) IN (SELECT account_id, transfer_id FROM ledger_transfer WHERE {{}} {_FIRST})"
+)
 _COLUMNS = "(account_id, transfer_id, kind, source, target, amount, at, request)"
 _COPY = (
     f"INSERT INTO ledger_transfer {_COLUMNS}"
@@ -51,12 +66,12 @@ _COPY = (
 _REFUND = (
     "WHERE (account_id, refund_id) IN (SELECT account_id, refund_id FROM ledger_refund"
     " WHERE debt_reduced = 0 AND json_array_length(paid_to) = 1"
-    " AND json_extract(paid_to, '$[0][0]') <> refund_id LIMIT 1)"
+    f" AND json_extract(paid_to, '$[0][0]') <> refund_id {_FIRST})"
 )
 _KIND_VOID = "kind = 'void' AND target > -3"
-_VOID = "WHERE (account_id, grant_id) IN (SELECT account_id, source FROM ledger_transfer WHERE kind = 'void' LIMIT 1)"
+_VOID = f"WHERE (account_id, grant_id) IN (SELECT account_id, source FROM ledger_transfer WHERE kind = 'void' {_FIRST})"
 
-# What is done to the file, and the invariants that must name it.
+# What is done to the file, or in PostgreSQL, and the invariants that must name it.
 DAMAGE: dict[str, tuple[str, set[str]]] = {
     "a balance grew": (f"UPDATE ledger_grant SET balance = balance + 1 {_GRANT}", {BALANCE, LAW}),
     "a balance shrank": (f"UPDATE ledger_grant SET balance = balance - 1 {_GRANT}", {BALANCE, LAW}),
@@ -154,7 +169,7 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
     "a hold was deleted": (f"DELETE FROM ledger_hold {_HOLD}", {HELD}),
     "an ended hold was opened again": (
         "INSERT INTO ledger_hold (account_id, hold_id, amount, legs, memo, created_at, deadline)"
-        " SELECT account_id, hold_id, 0, '[]', memo, created_at, 0 FROM ledger_receipt LIMIT 1",
+        f" SELECT account_id, hold_id, 0, '[]', memo, created_at, 0 FROM ledger_receipt {_FIRST}",
         {ENDED},
     ),
     "a voided grant has credits": (
@@ -231,23 +246,45 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
     "a key was claimed by another": ("UPDATE ledger_claim SET claim = body WHERE answer IS NULL", {CLAIMED}),
     "a key was claimed for another body": ("UPDATE ledger_claim SET body = claim WHERE answer IS NULL", {CLAIMED}),
     "a hold forgot its key": ("UPDATE ledger_hold SET claim = NULL WHERE claim IS NOT NULL", {CLAIMED}),
+    "a period began before the last had ended": (
+        "UPDATE ledger_grant SET effective_at = effective_at - 1 WHERE source = 'allowance'",
+        {PERIODS},
+    ),
+    "more is reserved than is held": ("UPDATE ledger_limit SET reserved = reserved + 1", {RESERVED}),
+    "a hold is under no limit": ("UPDATE ledger_hold SET limits = NULL WHERE limits IS NOT NULL", {RESERVED}),
+    "a renewal was forgotten": (
+        f"UPDATE ledger_account SET next_due_at = next_due_at + 1 WHERE next_plan_at < {NEVER}",
+        {RENEWAL},
+    ),
     "an expiry was forgotten": (f"UPDATE ledger_account SET next_due_at = {NEVER}", {EXPIRY}),
 }
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ledger after a busy random life, with open holds, debt, breakage, orphans and late settlements in it."""
-    path = tmp_path_factory.mktemp("sound") / "ledger.db"
-    store = quick_store(str(path))
+# How PostgreSQL says what SQLite says in the above.
+_IN_POSTGRES = {
+    "json_set(legs, '$[0][0]', 77777)": "jsonb_set(legs::jsonb, '{0,0}', '77777')::text",
+    "json_set(legs, '$[0][1]', 10000)": "jsonb_set(legs::jsonb, '{0,1}', '10000')::text",
+    "json_set(paid_to, '$[0][0]', 77777)": "jsonb_set(paid_to::jsonb, '{0,0}', '77777')::text",
+    "json_array(json_array(77777,": "jsonb_build_array(jsonb_build_array(77777,",
+    "json_array_length(paid_to)": "json_array_length(paid_to::json)",
+    "json_extract(paid_to, '$[0][0]')": "(paid_to::json #>> '{0,0}')::bigint",
+    "CAST('{": "convert_to('{",
+    "}' AS BLOB)": "}', 'UTF8')",
+    "x'00ff'": "'\\x00ff'",
+}
+
+
+def live(store: Store) -> None:
+    """Have a busy random life, with open holds, debt, breakage, orphans and late settlements in it."""
     life = Life(seed=5)
     store.transact(life.openings(), RULES, life.now)
     for _ in range(120):
-        for command in [life.next() for _ in range(8)]:
-            try:
-                (outcome,) = store.transact([command], RULES, life.now)
-            except LedgerError:
-                continue
+        commands = [life.next() for _ in range(8)]
+        try:
+            outcomes: list[Outcome | LedgerError] = [*store.transact(commands, RULES, life.now)]
+        except LedgerError:
+            outcomes = [alone(store, command, life.now) for command in commands]
+        for command, outcome in zip(commands, outcomes, strict=True):
             life.note(outcome, command)
         life.pass_time()
     # What the life may have come to the end of: a debtor, and credits that expire, held and not.
@@ -269,8 +306,67 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         RULES,
         life.now,
     )
+    # Plans and limits: a second period, a plan that is to end, and what is reserved in scopes that sort by their bytes.
+    plans = {name: Plan(name, (Allowance("daily", amount, "day"),)) for name, amount in (("free", 10), ("pro", 100))}
+    rules, scopes = replace(RULES, plans=plans), ("key:b", "key:B", "key:é", "key:Z")
+    store.transact(
+        [
+            OpenAccount(7, plan="pro"),
+            *(SetLimit(7, scope, 1000, "day") for scope in scopes),
+            replace(held(7, 11, 30), scopes=scopes[:2]),
+            settled(7, 11, 20),
+        ],
+        rules,
+        life.now,
+    )
+    store.transact([replace(held(7, 12, 30), scopes=scopes), SetPlan(7, "free")], rules, life.now + DAY)
+
+
+def in_schema(url: str, name: str) -> str:
+    """The URL by which a server is asked for the tables of one schema."""
+    return f"{url}&options=-csearch_path%3D{name}"
+
+
+def alone(store: Store, command: Command, now: int) -> Outcome | LedgerError:
+    try:
+        return store.transact([command], RULES, now)[0]
+    except LedgerError as error:
+        return error
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger after a busy life."""
+    path = tmp_path_factory.mktemp("sound") / "ledger.db"
+    store = quick_store(str(path))
+    live(store)
     store.close()
     return path
+
+
+@pytest.fixture(scope="module")
+def server(postgres_url: str, sound: Path) -> str:
+    """The same rows in PostgreSQL, in tables of their own, with a copy of each, and in which nothing is forbidden."""
+    url = in_schema(postgres_url, "audited")
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE SCHEMA audited")
+        connection.execute("CREATE SCHEMA sound")
+    backend = Postgres(url)
+    backend.create()
+    backend.close()
+    with closing(sqlite3.connect(sound)) as file, psycopg.connect(url) as connection:
+        for table in TABLES:
+            for (name,) in connection.execute(
+                "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND contype = 'c'", (table.name,)
+            ).fetchall():
+                connection.execute(f"ALTER TABLE {table.name} DROP CONSTRAINT {name}".encode())
+            connection.execute(f"ALTER TABLE {table.name} DISABLE TRIGGER USER".encode())
+            columns = ", ".join(column.name for column in table.columns)
+            with connection.cursor().copy(f"COPY {table.name} ({columns}) FROM STDIN".encode()) as copy:
+                for row in file.execute(f"SELECT {columns} FROM {table.name}"):
+                    copy.write_row(row)
+            connection.execute(f"CREATE TABLE sound.{table.name} AS TABLE {table.name}".encode())
+    return url
 
 
 def damaged(sound: Path, directory: Path, *statements: str) -> Audit:
@@ -284,6 +380,33 @@ def damaged(sound: Path, directory: Path, *statements: str) -> Audit:
         for statement in statements:
             assert connection.execute(statement).rowcount > 0, "there was nothing to damage"
     return audit(str(path))
+
+
+def damaged_server(server: str, *statements: str) -> Audit:
+    """Audit the ledger in PostgreSQL while something is edited behind its back."""
+    concerned = [table.name for table in TABLES if any(table.name in statement for statement in statements)]
+    with psycopg.connect(server, autocommit=True) as connection:
+        try:
+            for statement in statements:
+                for words, same in _IN_POSTGRES.items():
+                    statement = statement.replace(words, same)
+                assert connection.execute(statement.encode()).rowcount > 0, "there was nothing to damage"
+            return audit(server)
+        finally:
+            for name in concerned:
+                connection.execute(f"DELETE FROM {name}".encode())
+                connection.execute(f"INSERT INTO {name} SELECT * FROM sound.{name}".encode())
+
+
+def written(found: Audit) -> str:
+    """The report as it is told; rows that begin alike, with one account and one call, are told in any order."""
+
+    def ordered(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        begin = [[*row.values()][:2] for row in rows]
+        return sorted(rows, key=lambda row: (begin.index([*row.values()][:2]), str(row)))
+
+    findings = [Finding(finding.invariant, ordered(finding.rows)) for finding in found.findings]
+    return json.dumps(asdict(replace(found, findings=findings)), indent=1)
 
 
 def test_a_sound_ledger_is_clean(sound: Path) -> None:
@@ -308,12 +431,12 @@ def test_a_sound_ledger_is_clean(sound: Path) -> None:
         EXPIRY,
         CLAIMED,
         LAW,
-        "no two periods of one allowance overlap",
-        "nothing is reserved at a spend limit but by open holds",
-        "renewal is noted for every account that is to be renewed",
+        PERIODS,
+        RESERVED,
+        RENEWAL,
     }
     with closing(sqlite3.connect(sound)) as connection:
-        pages = [read_page(connection, account) for account in range(1, 7)]
+        pages = [read_page(connection, account) for account in ACCOUNTS]
     assert found.totals["issued"] == sum(page.net(-1) for page in pages) > 0
     assert found.totals["sold"] == sum(page.net(-2) for page in pages) > 0
     assert found.totals["adjusted"] == sum(page.net(-6) for page in pages) != 0
@@ -326,10 +449,31 @@ def test_a_sound_ledger_is_clean(sound: Path) -> None:
     assert found.totals["balances"] == sum(lot.balance for page in pages for lot in page.lots.values()) > 0
 
 
+def test_a_sound_ledger_is_clean_in_postgres(sound: Path, server: str) -> None:
+    """The same rows come to the same report, number by number."""
+    found = damaged_server(server)
+    assert written(found) == written(audit(str(sound)))
+    assert found.clean
+
+
+def test_what_postgres_came_to_by_itself_is_clean(postgres_url: str) -> None:
+    """After a busy life on PostgreSQL nothing is found there, and the totals are those of its journal."""
+    with closing(Stored(postgres_url, RULES, NOON)) as stored:
+        live(stored.store)
+        found = audit(postgres_url)
+        pages = [stored.page(account) for account in ACCOUNTS]
+    assert found.findings == []
+    assert found.totals["revenue"] == -sum(page.net(-3) for page in pages) > 0
+    assert found.totals["debt"] == sum(page.debt for page in pages) > 0
+    assert found.totals["held"] == sum(lot.held for page in pages for lot in page.lots.values()) > 0
+    assert found.totals["balances"] == sum(lot.balance for page in pages for lot in page.lots.values()) > 0
+    assert found.orphans
+
+
 def test_orphans_are_listed_and_not_broken(sound: Path) -> None:
     """Calls whose process died are in the report, those settled late after all are not, and neither is a finding."""
     with closing(sqlite3.connect(sound)) as connection:
-        receipts = [ended for account in range(1, 7) for ended in read_page(connection, account).receipts.values()]
+        receipts = [ended for account in ACCOUNTS for ended in read_page(connection, account).receipts.values()]
     orphans = {ended.hold_id for ended in receipts if ended.status == "orphaned"}
     found = audit(str(sound))
     assert {orphan["hold_id"] for orphan in found.orphans} == orphans
@@ -346,6 +490,15 @@ def test_damage_is_found_and_named(what: str, sound: Path, tmp_path: Path) -> No
     assert not found.clean
     assert {finding.invariant for finding in found.findings} >= expected
     assert all(finding.rows for finding in found.findings)
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_found_alike_in_postgres(what: str, sound: Path, server: str, tmp_path: Path) -> None:
+    """The same damage comes to the same findings, row by row and number by number."""
+    statement, expected = DAMAGE[what]
+    found = damaged_server(server, statement)
+    assert {finding.invariant for finding in found.findings} >= expected
+    assert written(found) == written(damaged(sound, tmp_path, statement))
 
 
 def test_a_whole_charge_made_up_with_its_journal_is_found(sound: Path, tmp_path: Path) -> None:
@@ -365,6 +518,31 @@ def test_much_damage_is_reported_in_a_few_rows(sound: Path, tmp_path: Path) -> N
     found = damaged(sound, tmp_path, "UPDATE ledger_receipt SET charged = charged + 1")
     (rows,) = [finding.rows for finding in found.findings if finding.invariant == RECEIPT]
     assert len(rows) == 20
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger_receipt SET charged = charged + 1",
+        "UPDATE ledger_grant SET held = held + 1",
+        "DELETE FROM ledger_refund",
+        "DELETE FROM ledger_account",
+        "UPDATE ledger_hold SET legs = '{}'",
+        "UPDATE ledger_hold SET legs = '5'",
+        "UPDATE ledger_hold SET legs = '['",
+        "UPDATE ledger_refund SET paid_to = 'gone'",
+        "UPDATE ledger_hold SET legs = '[[1.5, 0.5], {}, null, [], [null, null]]'",
+        "UPDATE ledger_receipt SET paid_from = '{'",
+        "UPDATE ledger_receipt SET memo = CAST('{\"lines\": {}}' AS BLOB)",
+        'UPDATE ledger_receipt SET memo = CAST(\'{"lines": [{"amount": 0.5}, {}, null, 5]}\' AS BLOB)',
+        "UPDATE ledger_receipt SET memo = CAST('{}' AS BLOB)",
+    ],
+)
+def test_much_damage_is_found_alike_in_postgres(statement: str, sound: Path, server: str, tmp_path: Path) -> None:
+    """The first rows of much damage are the same, whatever stands where a number or a list should be."""
+    found = damaged_server(server, statement)
+    assert not found.clean
+    assert written(found) == written(damaged(sound, tmp_path, statement))
 
 
 def test_there_has_to_be_a_ledger(tmp_path: Path) -> None:
@@ -389,3 +567,42 @@ async def test_a_running_ledger_can_be_audited(tmp_path: Path) -> None:
         await ledger.hold(held(1, 13, 0))
         assert audit(path).findings == []
         assert (await ledger.balance(1, NOON)).held == 120
+
+
+def test_there_has_to_be_a_ledger_in_postgres(postgres_url: str) -> None:
+    """A database without the tables, and a server that is not there, can't be audited; no password is told."""
+    with pytest.raises(LedgerUnavailable, match="can't be audited"):
+        audit(in_schema(postgres_url, "nowhere"))
+    with pytest.raises(LedgerUnavailable, match="can't be audited") as raised:
+        audit("postgresql://farebox:secret@127.0.0.1:1/farebox")
+    assert "secret" not in str(raised.value)
+
+
+def test_postgres_is_audited_beside_its_writers(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit waits for nobody, and what is committed meanwhile is in all that it sees or in nothing of it."""
+    with closing(Stored(postgres_url, RULES, NOON)) as stored:
+        stored.do(OpenAccount(1, overdraft_limit=50), IssueGrant(1, 21, "paid", 100, paid=True), held(1, 11, 30))
+        before = audit(postgres_url)
+        asked = 0
+
+        def execute(cursor: psycopg.Cursor[Any], query: bytes, *values: Any, **options: Any) -> psycopg.Cursor[Any]:
+            nonlocal asked
+            if cursor.connection.read_only:
+                asked += 1
+                if asked % 2 == 0:
+                    stored.do(held(1, 100 + asked, 0), settled(1, 100 + asked, 1))
+            return plain(cursor, query, *values, **options)
+
+        plain = psycopg.Cursor.execute
+        monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+        with psycopg.connect(postgres_url) as writer:
+            writer.execute("SELECT * FROM ledger_grant FOR UPDATE").fetchall()
+            writer.rollback()
+            assert audit(postgres_url) == before
+        monkeypatch.undo()
+        with psycopg.connect(postgres_url) as writer:
+            writer.execute("UPDATE ledger_grant SET balance = balance - 1")
+            after = audit(postgres_url)
+            writer.rollback()
+    assert before.clean and after.clean
+    assert after.totals["revenue"] == asked // 2 > 10

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +25,7 @@ from ledger.commands import (
     Settle,
     VoidGrant,
 )
-from ledger.errors import Conflict
+from ledger.errors import Conflict, LedgerUnavailable
 from ledger.model import ALLOWANCE, BREAKAGE, DEBT, ISSUE, NEVER, REVENUE, SALE
 from ledger.outcomes import Held, Outcome, PlanSet, Refused
 from ledger.queries import Queries
@@ -179,29 +178,18 @@ def test_the_file_refuses_a_second_grant_under_one_source_key(path: str) -> None
             connection.execute(copy)
 
 
-class _Refusing:
-    """A cursor that can't commit."""
-
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        self._cursor = cursor
-
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if statement == "COMMIT":
-            raise sqlite3.OperationalError("disk I/O error")
-        return self._cursor.execute(statement, *values)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._cursor, name)
-
-
 def test_a_commit_that_fails_leaves_no_page(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the disk did not take is not remembered either: the next batch reads what the file says."""
     store = quick_store(path)
     store.transact([OpenAccount(1), IssueGrant(1, 1, "paid", 100)], RULES, NOON)
     store.transact([held(1, 11, 60)], RULES, NOON)
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_cursor", _Refusing(store._cursor))
-        with pytest.raises(sqlite3.OperationalError):
+
+        def fail() -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        patch.setattr(store.backend, "commit", fail)
+        with pytest.raises(LedgerUnavailable):
             store.transact([settled(1, 11, 60), held(1, 12, 40)], RULES, NOON)
     (second,) = store.transact([held(1, 12, 40)], RULES, NOON)
     assert isinstance(second, Held)

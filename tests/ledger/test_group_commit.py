@@ -37,7 +37,7 @@ async def test_a_batch_is_as_good_as_one_by_one(tmp_path: Path, seed: int, fault
     """A busy life committed in batches gives the outcomes, errors and pages of the same life committed singly."""
     life, clock, gate = Life(seed), Clock(), Gate()
     single, grouped = quick_store(str(tmp_path / "single.db")), quick_store(str(tmp_path / "grouped.db"))
-    commit = GroupCommit(grouped, lambda: gate() and RULES, clock, 1000)
+    commit = GroupCommit(grouped, lambda: gate() and RULES, clock)
 
     def do(command: Command) -> Outcome | LedgerError:
         try:

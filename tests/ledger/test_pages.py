@@ -14,6 +14,7 @@ from ledger.commands import Command, IssueGrant, OpenAccount
 from ledger.errors import Conflict, LedgerError, LedgerUnavailable
 from ledger.loading import load_books
 from ledger.pages import Pages
+from ledger.sqlite import SqliteReader
 from ledger.store import Store
 from tests.ledger.books import quick_store
 from tests.ledger.running import RULES, Life, held, settled
@@ -28,7 +29,7 @@ def _kept(store: Store) -> dict[int, Book]:
 def _check(store: Store, path: Path) -> int:
     """Compare every kept page with what loading makes; returns how many there are."""
     with closing(sqlite3.connect(path)) as connection:
-        read = load_books(connection.cursor(), list(_kept(store)))
+        read = load_books(SqliteReader(connection), list(_kept(store)))
         rows = connection.execute("SELECT account_id, hold_id FROM ledger_hold").fetchall()
     for account, book in _kept(store).items():
         for field in fields(Book):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.books import EngineLedger, SqliteLedger
+from tests.ledger.books import EngineLedger, PostgresLedger, SqliteLedger
 from tests.ledger.scenario import Scenario, play, read_scenarios
 
 _FILES = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
@@ -23,6 +23,16 @@ def test_the_engine_plays(scenario: Scenario) -> None:
 def test_the_sqlite_store_plays(scenario: Scenario, tmp_path: Path) -> None:
     """The SQLite store does what the scenario says, step by step, and no step breaks an invariant."""
     book = SqliteLedger(str(tmp_path / "ledger.db"))
+    try:
+        play(scenario, book)
+    finally:
+        book.close()
+
+
+@pytest.mark.parametrize("scenario", _SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_postgres_store_plays(scenario: Scenario, postgres_url: str) -> None:
+    """The PostgreSQL store does what the scenario says, step by step, and no step breaks an invariant."""
+    book = PostgresLedger(postgres_url)
     try:
         play(scenario, book)
     finally:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from ledger.commands import Adjust, IssueGrant, OpenAccount, Refund, VoidGrant
 from ledger.errors import LedgerError
-from ledger.ledger import Ledger
 from ledger.rules import Rules
 from ledger.statement import Entry
-from tests.ledger.books import receipt_memo
-from tests.ledger.running import HOUR, NOON, Clock, Life, held, page_of, running
+from tests.ledger.books import Stored
+from tests.ledger.running import HOUR, NOON, RULES, Life, held, settled
 
 
-async def call(ledger: Ledger, hold_id: int, amount: int) -> None:
-    await ledger.hold(held(1, hold_id, 0))
-    await ledger.settle(1, hold_id, amount, receipt_memo(amount))
+@pytest.fixture(params=("sqlite", "postgres"))
+def stored(request: pytest.FixtureRequest, path: str) -> Iterator[Stored]:
+    """Two accounts, on each database."""
+    where = path if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with closing(Stored(where, RULES, NOON)) as made:
+        made.do(OpenAccount(1), OpenAccount(2))
+        yield made
 
 
 def plain(entries: list[Entry]) -> list[tuple[str, str | None, int, int, int | None, str | None]]:
@@ -20,25 +29,27 @@ def plain(entries: list[Entry]) -> list[tuple[str, str | None, int, int, int | N
     return [(e.kind, e.bucket, e.amount, e.balance, e.request, e.note) for e in reversed(entries)]
 
 
-async def test_a_statement_tells_every_kind_of_entry(path: str) -> None:
+def test_a_statement_tells_every_kind_of_entry(stored: Stored) -> None:
     """Grants, charges, debt, repayments, refunds, expiries, voids and adjustments, with what was noted of them."""
-    clock = Clock()
-    async with running(path, clock) as ledger:
-        await ledger.open_account(1)
-        await ledger.open_account(2)
-        await ledger.issue(2, "paid", 7)
-        await ledger.issue(1, "daily", 30, expires_at=NOON + HOUR, note="hello")
-        await call(ledger, 11, 50)
-        pack = (await ledger.issue(1, "paid", 100, paid=True)).grant
-        await ledger.adjust(1, -10, "bonus", "twice")
-        await ledger.refund(1, 11, 25, "sorry", bonus_bucket="bonus", refund_id=901)
-        clock.now += HOUR
-        await call(ledger, 12, 40)
-        await ledger.void_grant(1, pack.grant_id, "charged back")
-        await ledger.adjust(1, -35, "bonus", "more")
-        await ledger.adjust(1, 25, "bonus", "friend")
-        statement = await ledger.statement(1, 100)
-        balance = await ledger.balance(1)
+    stored.do(
+        IssueGrant(2, 20, "paid", 7),
+        IssueGrant(1, 21, "daily", 30, expires_at=NOON + HOUR, note="hello"),
+        held(1, 11, 0),
+        settled(1, 11, 50),
+        IssueGrant(1, 22, "paid", 100, paid=True),
+        Adjust(1, -10, 31, "bonus", "twice"),
+        Refund(1, 11, 901, 25, "bonus", "sorry"),
+    )
+    stored.now += HOUR
+    stored.do(
+        held(1, 12, 0),
+        settled(1, 12, 40),
+        VoidGrant(1, 22, "charged back"),
+        Adjust(1, -35, 32, "bonus", "more"),
+        Adjust(1, 25, 33, "bonus", "friend"),
+    )
+    statement = stored.queries.statement(1, 100, None)
+    balance = stored.queries.balance(1, RULES, stored.now)
     assert plain(statement) == [
         ("grant", "daily", 30, 30, None, "hello"),
         ("charge", "daily", -30, 0, 11, None),
@@ -60,36 +71,32 @@ async def test_a_statement_tells_every_kind_of_entry(path: str) -> None:
     assert [entry.at for entry in statement] == sorted((entry.at for entry in statement), reverse=True)
 
 
-async def test_a_statement_of_nobody_is_empty(path: str) -> None:
+def test_a_statement_of_nobody_is_empty(stored: Stored) -> None:
     """An account without transfers, or that there is not, has no entries."""
-    async with running(path, Clock()) as ledger:
-        await ledger.open_account(1)
-        assert await ledger.statement(1, 10) == []
-        assert await ledger.statement(2, 10) == []
+    assert stored.queries.statement(1, 10, None) == []
+    assert stored.queries.statement(3, 10, None) == []
 
 
-async def test_every_page_has_the_right_balances(path: str) -> None:
+def test_every_page_has_the_right_balances(stored: Stored) -> None:
     """After each entry of a busy life the balance is credits less debt just then, on pages of any size."""
-    clock = Clock()
-    async with running(path, clock) as ledger:
-        store, life = ledger._store, Life(seed=3, accounts=(1, 2))
-        store.transact(life.openings(), Rules(), life.now)
-        for step in range(300):
-            command = life.next()
-            try:
-                (outcome,) = store.transact([command], Rules(), life.now)
-            except LedgerError:
-                continue
-            life.note(outcome, command)
-            if step % 10 == 0:
-                life.pass_time()
-        whole = await ledger.statement(1, 10_000)
-        for size in (1, 7):
-            pages: list[Entry] = []
-            while page := await ledger.statement(1, size, pages[-1].entry_id if pages else None):
-                pages += page
-            assert pages == whole
-    book = page_of(path, 1)
+    stored.rules, life = Rules(), Life(seed=3, accounts=(1, 2))
+    stored.do(*life.openings())
+    for step in range(300):
+        command = life.next()
+        stored.now = life.now
+        try:
+            life.note(stored.do(command), command)
+        except LedgerError:
+            continue
+        if step % 10 == 0:
+            life.pass_time()
+    whole = stored.queries.statement(1, 10_000, None)
+    for size in (1, 7):
+        pages: list[Entry] = []
+        while page := stored.queries.statement(1, size, pages[-1].entry_id if pages else None):
+            pages += page
+        assert pages == whole
+    book = stored.page(1)
     balance = 0
     for entry in reversed(whole):
         balance += 0 if entry.kind == "repayment" else entry.amount
@@ -98,3 +105,4 @@ async def test_every_page_has_the_right_balances(path: str) -> None:
     assert len(whole) == len(book.transfers) > 100
     kinds = {"grant", "charge", "refund", "expiry", "void", "debt", "repayment", "adjustment"}
     assert {entry.kind for entry in whole} == kinds
+    assert {type(number) for entry in whole for number in (entry.amount, entry.balance)} == {int}

@@ -16,7 +16,7 @@ from ledger.ids import IdSource
 from ledger.ledger import Ledger
 from ledger.model import PaidFrom
 from ledger.outcomes import Ended, Held, Refused
-from ledger.store import Store
+from ledger.sqlite import Sqlite
 from tests.ledger.books import assert_lawful, receipt_memo
 from tests.ledger.running import HOUR, NOON, RULES, Clock, held, page_of, running, settled
 
@@ -54,9 +54,9 @@ async def test_acknowledged_work_is_there_after_reopening(path: str) -> None:
 
 def test_a_commit_waits_for_the_disk(path: str) -> None:
     """Commits go through a log that is flushed each time, so that a power cut takes nothing acknowledged."""
-    store = Store(path)
-    settings = [store._connection.execute(f"PRAGMA {name}").fetchone() for name in ("journal_mode", "synchronous")]
-    store.close()
+    backend = Sqlite(path)
+    settings = [backend.rows(f"PRAGMA {name}")[0] for name in ("journal_mode", "synchronous")]
+    backend.close()
     full = 2
     assert settings == [("wal",), (full,)]
 

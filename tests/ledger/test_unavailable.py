@@ -16,6 +16,7 @@ from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Settle
 from ledger.commit import GroupCommit
 from ledger.errors import LedgerUnavailable
 from ledger.outcomes import Ended, Outcome
+from ledger.sqlite import Sqlite
 from ledger.store import Store
 from tests.ledger.books import assert_lawful, read_page, receipt_memo
 from tests.ledger.running import (
@@ -63,11 +64,11 @@ async def test_a_store_that_can_not_commit_is_unavailable(path: str, monkeypatch
         await ledger.hold(held(1, 11, 20))
         before = page_of(path, 1)
 
-        def fail(*_: object) -> list[Outcome]:
+        def fail(*_: object) -> None:
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "transact", fail)
+            patch.setattr(Sqlite, "commit", fail)
             outcomes = await all_of([submit(ledger, held(1, 12, 20)), submit(ledger, settled(1, 11, 5))])
             with pytest.raises(LedgerUnavailable, match="disk is full"):
                 await ledger.issue(1, "paid", 5)
@@ -79,9 +80,10 @@ async def test_a_store_that_can_not_commit_is_unavailable(path: str, monkeypatch
 async def test_a_full_disk_writes_nothing_and_heals(tmp_path: Path) -> None:
     """On a file that can't grow every command is unavailable and none is half written; with room again all is well."""
     path = str(tmp_path / "ledger.db")
-    store = Store(path)
-    store.create()
-    commit = GroupCommit(store, lambda: RULES, Clock(), 1000)
+    backend = Sqlite(path)
+    backend.create()
+    store = Store(backend)
+    commit = GroupCommit(store, lambda: RULES, Clock())
     await commit.submit(OpenAccount(1))
     await commit.submit(IssueGrant(1, 5, "paid", 1000))
     await commit.submit(held(1, 11, 20))
@@ -89,7 +91,7 @@ async def test_a_full_disk_writes_nothing_and_heals(tmp_path: Path) -> None:
         before = read_page(connection, 1)
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
     # The limit is a connection's own, so it has to be set on the store's.
-    limit = store._connection
+    limit = backend._connection
     limit.execute(f"PRAGMA max_page_count = {pages}").fetchall()
     long = b'{"lines": [{"amount": 5}], "long": "' + b"x" * 20_000 + b'"}'
     outcomes = await all_of(
@@ -116,7 +118,7 @@ async def test_a_locked_file_is_waited_for_once_a_batch(path: str, monkeypatch: 
     gate, batches = Gate(), list[int]()
     async with running(path, Clock(), gate=gate) as ledger:
         await opened(ledger, 100)
-        ledger._store._connection.execute("PRAGMA busy_timeout = 0")
+        ledger._stores[0].backend.rows("PRAGMA busy_timeout = 0")
         transact = Store.transact
 
         def counted(store: Store, commands: Sequence[Command], *more: Any) -> list[Outcome]:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 from openai import AsyncOpenAI, OpenAI
 
+from tests.postgres import own_database
 from tests.proxy.chats import MESSAGES
 
 __all__ = ["ADMIN_KEY", "Caller", "Server", "clean_environment", "farebox", "until"]
@@ -32,12 +33,21 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {**kept, **variables}
 
 
+def database_of(folder: Path) -> dict[str, str]:
+    """What says which database a folder's servers use: a file in it, or one of a PostgreSQL server's own.
+
+    FAREBOX_TEST_POSTGRES: that server's URL, with which all black-box tests can be run on it.
+    """
+    server = os.environ.get("FAREBOX_TEST_POSTGRES")
+    return {} if server is None else {"FAREBOX_DATABASE_URL": own_database(server, str(folder))}
+
+
 def farebox(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "proxy", *arguments],
         cwd=folder,
-        env=clean_environment(**variables),
+        env=clean_environment(**{**database_of(folder), **variables}),
         capture_output=True,
         text=True,
         timeout=_PATIENCE_SECONDS,
@@ -62,7 +72,7 @@ class Server:
         self.lines: list[str] = []
         self.base = ""
         self._command = command
-        self._variables = {"FAREBOX_ADMIN_KEY": ADMIN_KEY, **variables}
+        self._variables = {"FAREBOX_ADMIN_KEY": ADMIN_KEY, **database_of(folder), **variables}
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self.http = httpx.Client(timeout=_PATIENCE_SECONDS, limits=httpx.Limits(max_keepalive_connections=4))

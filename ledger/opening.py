@@ -1,0 +1,65 @@
+"""Opens the stores of a ledger: one for a SQLite file, a few side by side for PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+import psycopg
+
+from ledger.errors import LedgerUnavailable
+from ledger.ownership import FileOwnership, LeaseOwnership, Ownership
+from ledger.postgres import Postgres
+from ledger.sqlite import Sqlite
+from ledger.store import Store
+
+__all__ = ["is_postgres", "open_stores"]
+
+_LANES = 4
+
+
+def is_postgres(url: str) -> bool:
+    """Whether this is PostgreSQL's URL, and not a file's path."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def open_stores(url: str, owner: str) -> tuple[Sequence[Store], Ownership]:
+    """Open a ledger's stores, making its tables first, and this process's right to write to them.
+
+    Raises LedgerLocked, LedgerUnavailable.
+    """
+    try:
+        return _open_shared(url, owner) if is_postgres(url) else _open_file(url, owner)
+    except (sqlite3.Error, psycopg.Error) as error:
+        raise LedgerUnavailable(f"{_shown(url)} can't be opened as a ledger: {error}") from error
+    except OSError as error:
+        raise LedgerUnavailable(f"{url} can't be opened as a ledger: {error.strerror}") from error
+
+
+def _open_file(path: str, owner: str) -> tuple[Sequence[Store], Ownership]:
+    ownership = FileOwnership(path, owner)
+    try:
+        backend = Sqlite(path)
+        backend.create()
+        store = Store(backend)
+        ownership.find(store)
+    except BaseException:
+        ownership.release()
+        raise
+    return [store], ownership
+
+
+def _open_shared(url: str, owner: str) -> tuple[Sequence[Store], Ownership]:
+    backend = Postgres(url)
+    backend.create()
+    ownership = LeaseOwnership(url, owner)
+    stores = [Store(each, ownership.node) for each in (backend, *(Postgres(url) for _ in range(_LANES - 1)))]
+    for store in stores:
+        store.lease = lambda: ownership.lease
+    return stores, ownership
+
+
+def _shown(url: str) -> str:
+    """A URL without its password."""
+    head, at, rest = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{rest}" if at else url
