@@ -389,7 +389,9 @@ class Model:
             cost.append(1)
         while part.most is not None and len(cost) > part.most:
             cost.pop()
-        charge = cost[len(run.charged) :]
+        # What lower bounds took off of earlier calls is not made up for by a later one.
+        most = _at_most(part if part.floor else replace(part, least=None), run)
+        charge = cost[len(run.charged) :][:most]
         run.charged += charge
         return len(charge)
 

@@ -52,7 +52,6 @@ from ledger.outcomes import (
 from ledger.queries import Queries
 from ledger.rules import Allowance, Plan, Rules
 from tests.ledger.books import ACCOUNT, EngineLedger, Page, SqliteLedger, assert_lawful, receipt_memo
-from tests.ledger.naive_calendar import date_in
 from tests.ledger.naive_plans import Row
 from tests.ledger.per_credit import ORDER, Cap, Given, Lot, Model, Pinned, Refusal
 from tests.ledger.words import microseconds_at
@@ -77,7 +76,7 @@ _PLANS = {
         Plan("empty", (), 5),
     )
 }
-_PLAN_NAMES = st.sampled_from((*_PLANS, None))
+_PLAN_NAMES = st.sampled_from((*_PLANS, None, "pro", "swap", "team", "team"))
 # The evening before a midnight that does not come or comes twice, and ends of months that others are too short for.
 _STARTS = tuple(
     map(microseconds_at, ("2026-04-23 12:00", "2026-10-31 23:00", "2027-01-31 12:00", "2028-01-30 23:30:00.000001"))
@@ -86,8 +85,9 @@ _ZONES = ("UTC", "Africa/Cairo", "America/Havana", "Asia/Kathmandu", "Pacific/Ki
 _STATUSES = st.sampled_from(("active",) * 6 + ("suspended",) * 3 + ("closed",))
 _SCOPES = ("key:a", "app:b")
 _PER = ("day", "month", "ever")
-# The bounds of each operation's calls together.
-_OPERATIONS = {"answer": (8, None), "edit": (5, 12), "search": (None, 10), "plain": (None, None)}
+_RUNS = st.sampled_from((("r", "answer"), ("r", "answer"), ("r", "edit"), ("s", "answer")))
+# On what the calls of an operation in a run cost together; where it has none of its own, its models have theirs.
+_BOUNDS = st.sampled_from(((8, None), (8, None), (15, None), (5, 12), (None, 10), (None, None), (20, 40)))
 _UNDER = st.sampled_from(((), _SCOPES[:1], _SCOPES, _SCOPES))
 
 
@@ -199,19 +199,7 @@ class RandomLife(RuleBasedStateMachine):
 
     def wait_until(self, at: int) -> None:
         self.commit()
-        if not self.leaves_open(self.model.later(at)):
-            self.model.pass_time(at - self.model.now)
-
-    def leaves_open(self, after: Model) -> bool:
-        """Whether a new kind of period has begun before its first date, as for who flew west when the last one ended.
-
-        When that period ends is left open.
-        """
-        before, today = self.model.rows, date_in(after.zone, after.now)
-        return any(
-            bucket in before and before[bucket].every != row.every and row.label > today
-            for bucket, row in after.rows.items()
-        )
+        self.model.pass_time(at - self.model.now)
 
     @rule(before=st.sampled_from((0, 0, 1)), which=st.integers(0, 3))
     def a_period_ends(self, before: int, which: int) -> None:
@@ -251,7 +239,7 @@ class RandomLife(RuleBasedStateMachine):
             command = SetPlan(ACCOUNT, name, (self.new_id(), self.new_id()))
             at, given = model.set_plan(name, command.grant_ids)
             preview = self.queries.preview_plan(command, config, now)
-            assert (preview.at, as_given(preview)) == (at, given) or self.leaves_open(model)
+            assert (preview.at, as_given(preview)) == (at, given)
         assert self.sqlite.page() == before
 
     # -- the account
@@ -281,16 +269,19 @@ class RandomLife(RuleBasedStateMachine):
             model.zone = zone
         assert self.do(command) == AccountSet(ACCOUNT, model.status, model.zone, model.limit())
 
-    @rule(name=_PLAN_NAMES)
+    @rule(names=st.lists(_PLAN_NAMES, min_size=1, max_size=3), hours=st.sampled_from((0, 0, 1, 5)))
+    def change_plans(self, names: list[str | None], hours: int) -> None:
+        """One plan after another, up and down."""
+        for number, name in enumerate(names):
+            if number and hours:
+                self.time_passes(hours)
+            self.set_plan(name)
+
     def set_plan(self, name: str | None) -> None:
         command = SetPlan(ACCOUNT, name, (self.new_id(), self.new_id()))
         if self.model.status == "closed":
             with pytest.raises(Conflict):
                 self.engine.do(command, self.config, self.model.now)
-            return
-        after = self.model.later(self.model.now)
-        after.set_plan(name, command.grant_ids)
-        if self.leaves_open(after):
             return
         at, given = self.model.set_plan(name, command.grant_ids)
         outcome = self.do(command)
@@ -310,8 +301,6 @@ class RandomLife(RuleBasedStateMachine):
         first, *others = plan.allowances
         allowances = (Allowance(first.bucket, amount, every, calendar), *others)
         self.model.plans = {**self.config.plans, name: replace(plan, allowances=allowances)}
-        if self.leaves_open(self.model.later(self.model.now)):
-            self.model.plans = self.config.plans
         self.config = Rules(ORDER, plans=self.model.plans)
 
     @rule(
@@ -409,19 +398,25 @@ class RandomLife(RuleBasedStateMachine):
         self.place(PlaceHold(ACCOUNT, self.new_id(), amount, receipt_memo(0), within, scopes=scopes, plans=plans))
 
     @rule(
-        run=st.sampled_from(("r", "s")),
-        operation=st.sampled_from(sorted(_OPERATIONS)),
+        run=_RUNS,
+        bounds=_BOUNDS,
         raw=st.integers(0, 9),
         amount=st.sampled_from((0, 0, 0, 1, 5)),
         scopes=_UNDER,
         limit=st.sampled_from((None, None, 9, 25)),
     )
     def hold_in_a_run(
-        self, run: str, operation: str, raw: int, amount: int, scopes: tuple[str, ...], limit: int | None
+        self,
+        run: tuple[str, str],
+        bounds: tuple[int | None, int | None],
+        raw: int,
+        amount: int,
+        scopes: tuple[str, ...],
+        limit: int | None,
     ) -> None:
         """A call of a run may cost something beside its part of it."""
-        share = RunShare(run, operation, raw, *_OPERATIONS[operation])
-        command = PlaceHold(ACCOUNT, self.new_id(), amount, receipt_memo(0), scopes=(*scopes, f"run:{run}"))
+        share = RunShare(*run, raw, *bounds)
+        command = PlaceHold(ACCOUNT, self.new_id(), amount, receipt_memo(0), scopes=(*scopes, f"run:{run[0]}"))
         command = replace(command, run_limit=limit, share=share)
         if self.place(command):
             self.parts[command.hold_id] = (amount, share)
@@ -442,16 +437,18 @@ class RandomLife(RuleBasedStateMachine):
             self.give_back(charged[0 if back == "first" else -1], 2, "original", None)
 
     @rule(
-        run=st.sampled_from(("r", "s")),
-        operation=st.sampled_from(sorted(_OPERATIONS)),
+        run=_RUNS,
+        bounds=_BOUNDS,
         raws=st.lists(st.integers(0, 7), min_size=1, max_size=4),
         answered=st.sampled_from((True, True, False)),
     )
-    def calls_of_a_run(self, run: str, operation: str, raws: list[int], answered: bool) -> None:
+    def calls_of_a_run(
+        self, run: tuple[str, str], bounds: tuple[int | None, int | None], raws: list[int], answered: bool
+    ) -> None:
         """Calls of one run, one after another."""
         for raw in raws:
-            share = RunShare(run, operation, raw, *_OPERATIONS[operation])
-            command = PlaceHold(ACCOUNT, self.new_id(), 0, receipt_memo(0), scopes=(f"run:{run}",), share=share)
+            share = RunShare(*run, raw, *bounds)
+            command = PlaceHold(ACCOUNT, self.new_id(), 0, receipt_memo(0), scopes=(f"run:{run[0]}",), share=share)
             if self.place(command):
                 self.parts[command.hold_id] = (0, share)
                 self.end(self.settlement(command.hold_id, 0, None, answered))
