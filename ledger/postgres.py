@@ -12,13 +12,13 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
-from sqlalchemy import Table
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.dialects import postgresql as dialect
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ledger.backend import Pairs, Row, Write
 from ledger.loading import ACCOUNT_COLUMNS, LOT_COLUMNS
-from ledger.tables import HOLD_HAS_ENDED, POSTGRES_TRIGGERS, TABLES
+from ledger.migrating import LEDGER, migrate
+from ledger.tables import HOLD_HAS_ENDED, TABLES
 
 __all__ = ["Postgres", "PostgresReader"]
 
@@ -80,23 +80,14 @@ class Postgres(PostgresReader):
         return self._connection.cursor(binary=True)
 
     def create(self) -> None:
-        cursor = self._cursor()
-        with cursor.connection.transaction():
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_CREATING,))
-            for table in TABLES:
-                cursor.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=_DIALECT)).encode())
-                self._add_columns(cursor, table)
-                for index in sorted(table.indexes, key=lambda index: str(index.name)):
-                    cursor.execute(str(CreateIndex(index, if_not_exists=True).compile(dialect=_DIALECT)).encode())
-            for statement in POSTGRES_TRIGGERS:
-                cursor.execute(statement.encode())
+        def connect() -> psycopg.Connection:
+            return psycopg.connect(self._url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS)
 
-    def _add_columns(self, cursor: psycopg.Cursor[Row], table: Table) -> None:
-        """Bring a table that an older release made up to date; what releases add may be null."""
-        for column in table.columns:
-            if column.nullable:
-                kind = column.type.compile(_DIALECT)
-                cursor.execute(f"ALTER TABLE {table.name} ADD COLUMN IF NOT EXISTS {column.name} {kind}".encode())
+        # A connection of its own, which is gone when everything is there.
+        engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool, use_native_hstore=False)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATING})")
+            migrate(connection, LEDGER)
 
     def begin(self, accounts: Sequence[int]) -> None:
         cursor = self._cursor()

@@ -7,14 +7,13 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from sqlalchemy import Dialect, Table
-from sqlalchemy.dialects import sqlite as dialect
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import NullPool, create_engine
 
 from ledger.backend import Pairs, Row, Write
 from ledger.errors import LedgerUnavailable
 from ledger.loading import ACCOUNT_COLUMNS, LOT_COLUMNS, json_text
-from ledger.tables import HOLD_HAS_ENDED, SQLITE_TRIGGERS, TABLES
+from ledger.migrating import LEDGER, migrate
+from ledger.tables import HOLD_HAS_ENDED
 
 __all__ = ["Sqlite", "SqliteReader"]
 
@@ -67,6 +66,7 @@ class Sqlite(SqliteReader):
             raise LedgerUnavailable(f"SQLite {sqlite3.sqlite_version} is too old; 3.38 or newer is needed")
         # It holds people's balances: nobody else's to read. What SQLite puts beside it gets the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._path = path
         super().__init__(sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10))
         try:
             # FULL: a commit that was acknowledged survives a power cut.
@@ -77,24 +77,11 @@ class Sqlite(SqliteReader):
             raise
 
     def create(self) -> None:
-        engine_dialect = dialect.dialect()
-        self._cursor.execute("BEGIN IMMEDIATE")
-        for table in TABLES:
-            self._cursor.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=engine_dialect)))
-            self._add_columns(table, engine_dialect)
-            for index in table.indexes:
-                self._cursor.execute(str(CreateIndex(index, if_not_exists=True).compile(dialect=engine_dialect)))
-        for trigger in SQLITE_TRIGGERS:
-            self._cursor.execute(trigger)
-        self._cursor.execute("COMMIT")
-
-    def _add_columns(self, table: Table, engine_dialect: Dialect) -> None:
-        """Bring a table that an older release made up to date; what releases add may be null."""
-        present = {row[1] for row in self._cursor.execute(f"PRAGMA table_info({table.name})")}
-        for column in table.columns:
-            if column.name not in present:
-                kind = column.type.compile(engine_dialect)
-                self._cursor.execute(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+        # A connection of its own, which is gone when everything is there.
+        engine = create_engine(f"sqlite:///{self._path}", poolclass=NullPool, connect_args={"isolation_level": None})
+        with engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            migrate(connection, LEDGER)
 
     def begin(self, accounts: Sequence[int]) -> None:
         self._cursor.execute("BEGIN IMMEDIATE")

@@ -13,8 +13,6 @@ from sqlmodel import Field, SQLModel
 __all__ = [
     "HOLD_HAS_ENDED",
     "TABLES",
-    "POSTGRES_TRIGGERS",
-    "SQLITE_TRIGGERS",
     "AccountRow",
     "AdjustmentRow",
     "ClaimRow",
@@ -324,54 +322,3 @@ _ROWS: tuple[type[SQLModel], ...] = (
     LeaseRow,
 )
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]
-
-# The journal and the records of ended holds and refunds can only be added to; an orphan's alone may be settled late.
-_APPEND_ONLY = (
-    ("ledger_transfer", "UPDATE", ""),
-    ("ledger_transfer", "DELETE", ""),
-    ("ledger_receipt", "UPDATE", "OLD.status <> 'orphaned'"),
-    ("ledger_receipt", "DELETE", ""),
-    ("ledger_refund", "UPDATE", ""),
-    ("ledger_refund", "DELETE", ""),
-    ("ledger_adjustment", "UPDATE", ""),
-    ("ledger_adjustment", "DELETE", ""),
-)
-_HAS_ENDED = "SELECT 1 FROM ledger_receipt WHERE account_id = NEW.account_id AND hold_id = NEW.hold_id"
-
-SQLITE_TRIGGERS = [
-    f"""CREATE TRIGGER IF NOT EXISTS {table}_no_{verb.lower()} BEFORE {verb} ON {table}
-    {condition and "WHEN " + condition} BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"""
-    for table, verb, condition in _APPEND_ONLY
-] + [
-    # A request id is charged at most once, so the hold of one that has ended can't be placed again.
-    f"""CREATE TRIGGER IF NOT EXISTS ledger_hold_once BEFORE INSERT ON ledger_hold WHEN EXISTS ({_HAS_ENDED})
-    BEGIN SELECT RAISE(ABORT, '{HOLD_HAS_ENDED}'); END"""
-]
-
-# Reads a memo; null where it is no JSON. A zero can stand in JSON but in no text, so it is read as U+FFFD; the pattern
-# leaves alone what is an escaped backslash before "u0000".
-_LEDGER_JSON = r"""CREATE OR REPLACE FUNCTION ledger_json(memo bytea) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE STRICT AS
-    $$ BEGIN
-        RETURN convert_from(memo, 'UTF8')::jsonb;
-    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-        BEGIN
-            RETURN regexp_replace(convert_from(memo, 'UTF8'), '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g')::jsonb;
-        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-            RETURN NULL;
-        END;
-    END $$"""
-
-POSTGRES_TRIGGERS = [
-    _LEDGER_JSON,
-    """CREATE OR REPLACE FUNCTION ledger_append_only() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$""",
-    f"""CREATE OR REPLACE FUNCTION ledger_hold_once() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN IF EXISTS ({_HAS_ENDED}) THEN RAISE EXCEPTION '{HOLD_HAS_ENDED}'; END IF; RETURN NEW; END $$""",
-    *(
-        f"""CREATE OR REPLACE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} FOR EACH ROW
-        {condition and "WHEN (" + condition + ")"} EXECUTE FUNCTION ledger_append_only()"""
-        for table, verb, condition in _APPEND_ONLY
-    ),
-    "CREATE OR REPLACE TRIGGER ledger_hold_once BEFORE INSERT ON ledger_hold FOR EACH ROW"
-    " EXECUTE FUNCTION ledger_hold_once()",
-]

@@ -28,13 +28,12 @@ from proxy.database import Database
 from proxy.endpoints import CHAT, METERED
 from proxy.errors import ApiError, not_supported
 from proxy.ids import object_id
-from proxy.journal import JOURNAL_TABLES, Journal
+from proxy.journal import Journal
 from proxy.jsonapi import answer
 from proxy.keeper import Keeper
 from proxy.limits import Limits
-from proxy.once import COMMAND_TABLES, Commands
+from proxy.once import Commands
 from proxy.people.people import People
-from proxy.people.tables import PEOPLE_TABLES
 from proxy.receipts import died
 from proxy.serve import PaidEndpoint
 from proxy.services import Services
@@ -76,7 +75,11 @@ async def open_services(
         return (services.config if services else config).rules
 
     ledger = await Ledger.open(path, rules, owner=owner, orphan_memo=died)
-    database = Database(path, [*PEOPLE_TABLES, *JOURNAL_TABLES, *COMMAND_TABLES])
+    try:
+        database = Database(path)
+    except BaseException:
+        await ledger.close()
+        raise
     ledger.watch_batches(metrics.batch)
     metrics.watch_queue(lambda: ledger.waiting)
     people, journal = People(database), Journal(database)

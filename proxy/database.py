@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from ledger.errors import LedgerUnavailable
+from ledger.migrating import History, migrate
 from ledger.opening import is_postgres
 
-__all__ = ["Database"]
+__all__ = ["HISTORY", "Database"]
+
+HISTORY = History(Path(__file__).parent / "migrations", "proxy_version")
 
 _Kind = TypeVar("_Kind")
 _TRIES = 10
@@ -26,10 +30,11 @@ _CREATING = 4_605_862_153_429
 class Database:
     """Runs work on the tables of the rooms; in this process one piece at a time, each in a transaction of its own.
 
-    url: a SQLite file's path, or postgresql://… shared: other processes change the tables too.
+    url: a SQLite file's path, or postgresql://…; its tables are brought up to date. shared: other processes change them
+    too. Raises LedgerUnavailable for a database of a newer release.
     """
 
-    def __init__(self, url: str, tables: Sequence[Table]) -> None:
+    def __init__(self, url: str) -> None:
         self.shared = is_postgres(url)
         if self.shared:
             self._engine = _postgres(url, "SERIALIZABLE")
@@ -42,13 +47,19 @@ class Database:
             # Who only reads neither waits for the ledger's writer nor makes it wait.
             self._reader = create_engine(f"sqlite:///{url}", connect_args={"timeout": 10})
         self._thread = ThreadPoolExecutor(1, "database")
+        try:
+            self._bring_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _bring_up(self) -> None:
+        """Bring the tables up to date."""
         creating = self._engine.execution_options(isolation_level="READ COMMITTED") if self.shared else self._engine
         with creating.begin() as connection:
             if self.shared:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _CREATING})
-            SQLModel.metadata.create_all(connection, tables=tables)
-            for table in tables:
-                _add_columns(connection, table)
+            migrate(connection, HISTORY)
 
     async def run(self, work: Callable[[Session], _Kind]) -> _Kind:
         """Carry `work` out in a transaction, beside the event loop; raises LedgerUnavailable.
@@ -94,15 +105,6 @@ def _postgres(url: str, isolation: Any) -> Engine:
         pool_pre_ping=True,
         connect_args={"prepare_threshold": None, "connect_timeout": 5},
     )
-
-
-def _add_columns(connection: Connection, table: Table) -> None:
-    """Bring a table that an older release made up to date; what releases add may be null."""
-    present = {column["name"] for column in inspect(connection).get_columns(table.name)}
-    for column in table.columns:
-        if column.name not in present:
-            kind = column.type.compile(connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
 
 
 def _manual_transactions(connection: Any, _record: object) -> None:
