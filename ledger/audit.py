@@ -13,14 +13,23 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import dict_row
 
+from ledger.backend import Reader
 from ledger.dialects import POSTGRES, SQLITE, Dialect
 from ledger.errors import LedgerUnavailable
 from ledger.model import ADJUSTED, ADJUSTMENT, ALLOWANCE, BREAKAGE, DEBT, ISSUE, REFUNDED, REVENUE, SALE
 from ledger.opening import is_postgres
+from ledger.postgres import PostgresReader
+from ledger.seals import REFUNDED_SO_FAR
+from ledger.sqlite import SqliteReader
+from ledger.unsealed import EVERYTHING, Unsealed, unsealed
+from ledger.verifying import Sealed, verify
 
-__all__ = ["Audit", "Finding", "audit"]
+__all__ = ["MOST_ROWS", "Audit", "Finding", "audit"]
 
-_MOST_ROWS = 20
+MOST_ROWS: Final = 2_000_000
+"""Of the sealed rows so many are read again, if not all are asked for; under half a minute."""
+
+_MOST_SHOWN = 20
 _CONNECT_SECONDS = 5
 _Row = dict[str, Any]
 _Read = Callable[[str], list[_Row]]
@@ -42,6 +51,7 @@ class Audit:
     totals: dict[str, int]
     orphans: list[dict[str, object]]
     checked: list[str]
+    sealed: Sealed
 
     @property
     def clean(self) -> bool:
@@ -54,7 +64,7 @@ _ORIGIN: Final = (
 )
 
 
-def _invariants(sql: Dialect) -> dict[str, str]:
+def _invariants(sql: Dialect, unsealed: Unsealed) -> dict[str, str]:
     """Each selects the rows that break the invariant it is named by; the first two columns say which."""
     return {
         "0 <= held <= balance <= granted, and nothing left is closed": """
@@ -65,28 +75,33 @@ def _invariants(sql: Dialect) -> dict[str, str]:
             SELECT account_id, grant_id, voided_at, balance, held, NULL AS target FROM ledger_grant
             WHERE voided_at IS NOT NULL AND balance <> held
             UNION ALL
-            SELECT t.account_id, t.source, g.voided_at, g.balance, g.held, t.target FROM ledger_transfer t
+            SELECT t.account_id, t.source, g.voided_at, g.balance, g.held, t.target
+            FROM (SELECT * FROM {unsealed.transfers}) t
             LEFT JOIN ledger_grant g ON g.account_id = t.account_id AND g.grant_id = t.source
             WHERE t.kind = 'void' AND (g.voided_at IS NULL OR t.target <> {_ORIGIN} OR t.at < g.voided_at)""",
         "each balance is the fold of its transfers": f"""
             WITH fold AS (
-                SELECT account_id, node, SUM(amount) AS amount, SUM(lost) AS lost FROM (
-                    SELECT account_id, target AS node, amount, 0 AS lost FROM ledger_transfer WHERE target > 0
+                SELECT account_id, node, SUM(amount) AS amount, SUM(lost) AS lost, MAX(whole) AS whole FROM (
+                    SELECT account_id, target AS node, amount, 0 AS lost, {unsealed.whole} AS whole
+                    FROM {unsealed.transfers} WHERE target > 0
                     UNION ALL
                     SELECT account_id, source, -amount,
-                        CASE WHEN target IN ({REVENUE}, {DEBT}) AND kind <> 'void' THEN 0 ELSE amount END
-                    FROM ledger_transfer WHERE source > 0) moved
+                        CASE WHEN target IN ({REVENUE}, {DEBT}) AND kind <> 'void' THEN 0 ELSE amount END, 0
+                    FROM {unsealed.transfers} WHERE source > 0
+                    UNION ALL
+                    SELECT account_id, node, amount, COALESCE(lost, 0), CASE WHEN lost IS NULL THEN 0 ELSE 1 END
+                    FROM {unsealed.before} WHERE node > 0) moved
                 GROUP BY account_id, node)
             SELECT g.account_id, g.grant_id, g.balance, g.lost, f.amount AS fold, f.lost AS fold_lost
             FROM ledger_grant g LEFT JOIN fold f ON f.account_id = g.account_id AND f.node = g.grant_id
-            WHERE g.balance {sql.is_not} f.amount OR g.lost {sql.is_not} f.lost
+            WHERE g.balance <> COALESCE(f.amount, 0) OR (f.whole = 1 AND g.lost <> f.lost) OR g.lost < f.lost
             UNION ALL
             SELECT f.account_id, f.node, NULL, NULL, f.amount, f.lost FROM fold f
             LEFT JOIN ledger_grant g ON g.account_id = f.account_id AND g.grant_id = f.node WHERE g.grant_id IS NULL""",
         "each grant was issued once, in full": f"""
             WITH issued AS (
                 SELECT t.account_id, t.target, SUM(t.amount) AS amount, MIN(t.source) AS source, COUNT(*) AS times
-                FROM ledger_transfer t
+                FROM (SELECT * FROM {unsealed.transfers}) t
                 LEFT JOIN ledger_refund r ON r.account_id = t.account_id AND r.refund_id = t.target
                 WHERE t.target > 0 AND (t.source IN ({ISSUE}, {SALE}, {ADJUSTMENT})
                     -- A refund's own grant; other transfers from revenue give back what a grant has paid.
@@ -94,11 +109,16 @@ def _invariants(sql: Dialect) -> dict[str, str]:
                 GROUP BY t.account_id, t.target)
             SELECT g.account_id, g.grant_id, g.granted, i.amount AS issued, i.times FROM ledger_grant g
             LEFT JOIN issued i ON i.account_id = g.account_id AND i.target = g.grant_id
-            WHERE i.amount {sql.is_not} g.granted OR i.times <> 1 OR i.source <> {_ORIGIN}""",
+            WHERE i.amount <> g.granted OR i.times <> 1 OR i.source <> {_ORIGIN}
+                OR (i.amount IS NULL AND {unsealed.sealed_to.format("g.account_id")} = 0)""",
         "debt is the fold of its transfers": f"""
             WITH fold AS (
-                SELECT account_id, SUM(CASE {DEBT} WHEN source THEN amount ELSE -amount END) AS debt
-                FROM ledger_transfer WHERE source = {DEBT} OR target = {DEBT} GROUP BY account_id)
+                SELECT account_id, SUM(amount) AS debt FROM (
+                    SELECT account_id, CASE {DEBT} WHEN source THEN amount ELSE -amount END AS amount
+                    FROM {unsealed.transfers} WHERE source = {DEBT} OR target = {DEBT}
+                    UNION ALL
+                    SELECT account_id, -amount FROM {unsealed.before} WHERE node = {DEBT}) moved
+                GROUP BY account_id)
             SELECT a.account_id, a.debt, f.debt AS fold FROM ledger_account a LEFT JOIN fold f USING (account_id)
             WHERE a.debt <> COALESCE(f.debt, 0)""",
         "held is the sum of the legs of open holds": f"""
@@ -123,9 +143,10 @@ def _invariants(sql: Dialect) -> dict[str, str]:
             WITH moved AS (
                 SELECT account_id, request, SUM(amount) AS amount,
                     SUM(CASE source WHEN {DEBT} THEN amount ELSE 0 END) AS debt
-                FROM ledger_transfer WHERE target = {REVENUE} AND kind <> 'void' GROUP BY account_id, request),
+                FROM {unsealed.transfers} WHERE target = {REVENUE} AND kind <> 'void' GROUP BY account_id, request),
             receipt AS (
-                SELECT account_id, hold_id, charged, debt, {sql.lines} AS lines, {sql.paid} AS paid FROM ledger_receipt)
+                SELECT account_id, hold_id, charged, debt, {sql.lines} AS lines, {sql.paid} AS paid
+                FROM {unsealed.receipts})
             SELECT r.account_id, r.hold_id, r.charged, r.lines, r.paid, r.debt, m.amount AS moved FROM receipt r
             LEFT JOIN moved m ON m.account_id = r.account_id AND m.request = r.hold_id
             WHERE r.lines {sql.is_not} r.charged OR r.paid + r.debt {sql.is_not} r.charged
@@ -134,28 +155,29 @@ def _invariants(sql: Dialect) -> dict[str, str]:
             SELECT m.account_id, m.request, NULL, NULL, NULL, NULL, m.amount FROM moved m
             LEFT JOIN ledger_receipt r ON r.account_id = m.account_id AND r.hold_id = m.request
             WHERE r.hold_id IS NULL""",
-        "only settled calls were charged": """
-            SELECT account_id, hold_id, status, charged FROM ledger_receipt
+        "only settled calls were charged": f"""
+            SELECT account_id, hold_id, status, charged FROM {unsealed.receipts}
             WHERE status NOT IN ('settled', 'voided', 'orphaned') OR (status <> 'settled' AND charged <> 0)""",
-        "the refunds of a call are within its charge": """
+        "the refunds of a call are within its charge": f"""
             SELECT f.account_id, f.hold_id, r.charged, r.debt,
                 SUM(f.amount) AS refunded, SUM(f.debt_reduced) AS debt_reduced
             FROM ledger_refund f LEFT JOIN ledger_receipt r USING (account_id, hold_id)
             GROUP BY f.account_id, f.hold_id, r.charged, r.debt
-            HAVING r.charged IS NULL OR SUM(f.amount) > r.charged OR SUM(f.debt_reduced) > r.debt""",
+            HAVING (r.charged IS NULL AND f.hold_id > {unsealed.packed_to.format("f.account_id")})
+                OR SUM(f.amount) > r.charged OR SUM(f.debt_reduced) > r.debt""",
         "a refund is its transfers, to its debt and to grants that paid": f"""
             WITH said AS (
-                SELECT account_id, hold_id, {DEBT} AS node, debt_reduced AS amount, 0 AS own FROM ledger_refund
+                SELECT account_id, hold_id, {DEBT} AS node, debt_reduced AS amount, 0 AS own FROM {unsealed.refunds}
                 WHERE debt_reduced > 0
                 UNION ALL
                 SELECT f.account_id, f.hold_id, {sql.number("part", 0)}, {sql.number("part", 2)},
                     CASE {sql.number("part", 0)} WHEN f.refund_id THEN 1 ELSE 0 END
-                FROM ledger_refund f, {sql.items("f.paid_to", "part")}),
+                FROM (SELECT * FROM {unsealed.refunds}) f, {sql.items("f.paid_to", "part")}),
             sums AS (
                 SELECT account_id, hold_id, node, SUM(amount) AS amount, MAX(own) AS own FROM said GROUP BY 1, 2, 3),
             moved AS (
-                SELECT account_id, request AS hold_id, target AS node, SUM(amount) AS amount FROM ledger_transfer
-                WHERE source = {REVENUE} GROUP BY 1, 2, 3),
+                SELECT account_id, request AS hold_id, target AS node, SUM(amount) AS amount
+                FROM {unsealed.transfers} WHERE source = {REVENUE} GROUP BY 1, 2, 3),
             paid AS (
                 SELECT r.account_id, r.hold_id, {sql.number("part", 0)} AS node, {sql.number("part", 2)} AS amount
                 FROM ledger_receipt r, {sql.items("r.paid_from", "part")}
@@ -163,17 +185,24 @@ def _invariants(sql: Dialect) -> dict[str, str]:
             SELECT s.account_id, s.hold_id, s.node, s.amount AS refunded, m.amount AS moved, p.amount AS paid
             FROM sums s
             LEFT JOIN moved m USING (account_id, hold_id, node) LEFT JOIN paid p USING (account_id, hold_id, node)
-            WHERE s.amount {sql.is_not} m.amount OR (s.node > 0 AND s.own = 0 AND s.amount > COALESCE(p.amount, 0))
+            WHERE s.amount {sql.is_not} m.amount OR (s.node > 0 AND s.own = 0 AND s.amount > COALESCE(p.amount, 0)
+                AND (p.amount IS NOT NULL OR s.hold_id > {unsealed.packed_to.format("s.account_id")}))
             UNION ALL
             SELECT m.account_id, m.hold_id, m.node, s.amount, m.amount, NULL FROM moved m
             LEFT JOIN sums s USING (account_id, hold_id, node) WHERE s.amount IS NULL
             UNION ALL
             SELECT f.account_id, f.hold_id, f.refund_id, f.amount, f.debt_reduced, NULL FROM ledger_refund f
             WHERE f.amount <> f.debt_reduced
-                + (SELECT COALESCE(SUM({sql.number("part", 2)}), 0) FROM {sql.items("f.paid_to", "part")})""",
+                + (SELECT COALESCE(SUM({sql.number("part", 2)}), 0) FROM {sql.items("f.paid_to", "part")})
+            UNION ALL
+            SELECT account_id, NULL, NULL, SUM(made), SUM(moved), NULL FROM (
+                SELECT account_id, amount AS made, 0 AS moved FROM ledger_refund
+                UNION ALL SELECT account_id, 0, amount FROM {unsealed.transfers} WHERE kind = 'refund'
+                UNION ALL SELECT account_id, 0, amount FROM {unsealed.before} WHERE node = {REFUNDED_SO_FAR}) refunds
+            GROUP BY account_id HAVING SUM(made) <> SUM(moved)""",
         "every transfer has an account and known nodes": f"""
-            SELECT t.account_id, t.transfer_id, t.source, t.target FROM ledger_transfer t
-            LEFT JOIN ledger_account a USING (account_id)
+            SELECT t.account_id, t.transfer_id, t.source, t.target
+            FROM (SELECT * FROM {unsealed.transfers}) t LEFT JOIN ledger_account a USING (account_id)
             WHERE a.account_id IS NULL OR t.amount <= 0 OR NOT CASE t.kind
                 WHEN 'grant' THEN t.source IN ({ISSUE}, {SALE}) AND t.target > 0
                 WHEN 'repayment' THEN t.source > 0 AND t.target = {DEBT}
@@ -205,7 +234,8 @@ def _invariants(sql: Dialect) -> dict[str, str]:
             SELECT c.account_id, c.hold_id, c.at, c.answer IS NOT NULL AS answered FROM ledger_claim c
             LEFT JOIN ledger_hold h USING (account_id, hold_id) LEFT JOIN ledger_receipt r USING (account_id, hold_id)
             WHERE CASE WHEN c.answer IS NULL THEN substr(h.claim, 1, 32) {sql.is_not} c.claim
-                OR substr(h.claim, 33) {sql.is_not} c.body ELSE r.status {sql.is_not} 'settled' END""",
+                OR substr(h.claim, 33) {sql.is_not} c.body
+                ELSE r.status {sql.is_not} 'settled' AND c.hold_id > {unsealed.packed_to.format("c.account_id")} END""",
         "renewal is noted for every account that is to be renewed": """
             SELECT account_id, next_plan_at, next_due_at FROM ledger_account WHERE next_plan_at < next_due_at""",
         "expiry is noted for every account that has something to expire": """
@@ -215,36 +245,34 @@ def _invariants(sql: Dialect) -> dict[str, str]:
     }
 
 
-def _out_of(node: int) -> tuple[str, str]:
-    return (
-        f"(CASE source WHEN {node} THEN amount ELSE -amount END)",
-        f"ledger_transfer WHERE {node} IN (source, target)",
-    )
+def _totals(unsealed: Unsealed) -> dict[str, tuple[str, str]]:
+    """Each is a sum over a table; net: what was voided is not issued or sold, what was refunded is no revenue."""
+
+    def net(node: int, sign: int) -> tuple[str, str]:
+        return (
+            "amount",
+            f"""(SELECT {sign} * CASE target WHEN {node} THEN amount ELSE -amount END AS amount
+                FROM {unsealed.transfers} WHERE {node} IN (source, target)
+                UNION ALL SELECT {sign} * amount FROM {unsealed.before} WHERE node = {node}) moved""",
+        )
+
+    return {
+        "balances": ("balance", "ledger_grant"),
+        "held": ("held", "ledger_grant"),
+        "overdraft_held": ("overdraft_held", "ledger_account"),
+        "debt": ("debt", "ledger_account"),
+        "issued": net(ISSUE, -1),
+        "sold": net(SALE, -1),
+        "adjusted": net(ADJUSTMENT, -1),
+        "revenue": net(REVENUE, 1),
+        "breakage": net(BREAKAGE, 1),
+        "refunded": ("amount", "ledger_refund"),
+    }
 
 
-def _into(node: int) -> tuple[str, str]:
-    return (
-        f"(CASE target WHEN {node} THEN amount ELSE -amount END)",
-        f"ledger_transfer WHERE {node} IN (source, target)",
-    )
-
-
-# Totals over all accounts may pass 64 bits, so SQL adds whole credits and the rest apart.
-_TOTALS: Final[dict[str, tuple[str, str]]] = {
-    "balances": ("balance", "ledger_grant"),
-    "held": ("held", "ledger_grant"),
-    "overdraft_held": ("overdraft_held", "ledger_account"),
-    "debt": ("debt", "ledger_account"),
-    # Net: what was voided is not issued or sold, what was refunded is no revenue.
-    "issued": _out_of(ISSUE),
-    "sold": _out_of(SALE),
-    "adjusted": _out_of(ADJUSTMENT),
-    "revenue": _into(REVENUE),
-    "breakage": _into(BREAKAGE),
-    "refunded": ("amount", "ledger_refund"),
-}
 _NANO = 10**9
 
+_SEALED = "a sealed row is as it was sealed, and balances are what the journal makes them"
 _LAW = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
 _ORPHANS = (
     "SELECT account_id, hold_id, created_at, ended_at FROM ledger_receipt WHERE status = 'orphaned'"
@@ -252,26 +280,31 @@ _ORPHANS = (
 )
 
 
-def audit(where: str) -> Audit:
+def audit(where: str, *, most_rows: int | None = MOST_ROWS) -> Audit:
     """Check every invariant of a ledger, the file of that path or in PostgreSQL at that URL.
 
-    Raises LedgerUnavailable if there is no ledger.
+    What is sealed was checked when it was, and counts by what its last seals say; of it, the newest rows are read
+    again, about as many as most_rows, None for all. Raises LedgerUnavailable if there is no ledger.
     """
-    with _server(where) if is_postgres(where) else _file(where) as read:
-        return _audit(read, _invariants(POSTGRES if is_postgres(where) else SQLITE))
+    postgres = is_postgres(where)
+    sql = POSTGRES if postgres else SQLITE
+    with _server(where) if postgres else _file(where) as (read, reader):
+        sealed, changed = verify(reader, most_rows)
+        return _audit(read, sql, unsealed(sql) if sealed.ranges else EVERYTHING, sealed, changed)
 
 
-def _audit(read: _Read, invariants: dict[str, str]) -> Audit:
-    findings = []
+def _audit(read: _Read, sql: Dialect, open_rows: Unsealed, sealed: Sealed, changed: list[_Row]) -> Audit:
+    findings = [Finding(_SEALED, changed[:_MOST_SHOWN])] if changed else []
+    invariants = _invariants(sql, open_rows)
     for invariant, statement in invariants.items():
-        rows = read(f"SELECT * FROM ({statement}) broken ORDER BY 1, 2 NULLS FIRST LIMIT {_MOST_ROWS}")
+        rows = read(f"SELECT * FROM ({statement}) broken ORDER BY 1, 2 NULLS FIRST LIMIT {_MOST_SHOWN}")
         if rows:
             findings.append(Finding(invariant, [{name: _plain(value) for name, value in row.items()} for row in rows]))
-    totals = {name: _total(read, column, rows) for name, (column, rows) in _TOTALS.items()}
+    totals = {name: _total(read, column, rows) for name, (column, rows) in _totals(open_rows).items()}
     came = totals["issued"] + totals["sold"] + totals["adjusted"]
     if totals["balances"] - totals["debt"] != came - totals["revenue"] - totals["breakage"]:
         findings.append(Finding(_LAW, [dict(totals)]))
-    return Audit(findings, totals, read(_ORPHANS), [*invariants, _LAW])
+    return Audit(findings, totals, read(_ORPHANS), [_SEALED, *invariants, _LAW], sealed)
 
 
 def _total(read: _Read, column: str, rows: str) -> int:
@@ -287,15 +320,16 @@ def _plain(value: object) -> object:
 
 
 @contextmanager
-def _file(path: str) -> Iterator[_Read]:
+def _file(path: str) -> Iterator[tuple[_Read, Reader]]:
     """Read a file, in one transaction: every statement sees the same moment."""
     if not Path(path).is_file():
         raise LedgerUnavailable(f"there is no ledger at {path}")
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=10)
-    connection.row_factory = sqlite3.Row
     try:
         connection.execute("BEGIN")
-        yield lambda statement: [dict(row) for row in connection.execute(statement)]
+        reader = SqliteReader(connection)
+        connection.row_factory = sqlite3.Row
+        yield lambda statement: [dict(row) for row in connection.execute(statement)], reader
     except sqlite3.Error as error:
         raise LedgerUnavailable(f"{path} can't be audited: {error}") from error
     finally:
@@ -303,15 +337,17 @@ def _file(path: str) -> Iterator[_Read]:
 
 
 @contextmanager
-def _server(url: str) -> Iterator[_Read]:
+def _server(url: str) -> Iterator[tuple[_Read, Reader]]:
     """Read from PostgreSQL, in one transaction of one snapshot, in which nothing can be written."""
     try:
-        with psycopg.connect(
-            url, row_factory=dict_row, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS
-        ) as connection:
+        with psycopg.connect(url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
-            yield lambda statement: connection.execute(statement.encode()).fetchall()
+            named = connection.cursor(row_factory=dict_row)
+            yield (
+                lambda statement: named.execute(statement.encode()).fetchall(),
+                PostgresReader(lambda: connection.cursor(binary=True)),
+            )
     except psycopg.Error as error:
         # Not the URL: it may have a password in it.
         raise LedgerUnavailable(f"the ledger's database can't be audited: {error}") from error

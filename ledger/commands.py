@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ledger.model import NEVER, Claim
+from ledger.seals import Seal
 
 __all__ = [
     "Adjust",
     "Command",
     "ForgetAnswers",
     "IssueGrant",
+    "KeepSeal",
     "OpenAccount",
+    "PackSeal",
     "PlaceHold",
     "Refund",
     "RunShare",
@@ -230,6 +233,30 @@ class Refund:
     bonus_expires_at: int | None = NEVER
 
 
+@dataclass(frozen=True, slots=True)
+class KeepSeal:
+    """Close a range of the journal, if it is still what was read: none but the account's lock says that it is whole.
+
+    free: how many of its receipts are of calls that cost nothing.
+    """
+
+    account_id: int
+    seal: Seal
+    from_id: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackSeal:
+    """Take a sealed range's transfers and receipts, by their ids, from their tables; packed: they are in it."""
+
+    account_id: int
+    seal: Seal
+    packed: bytes
+    transfers: tuple[int, ...]
+    holds: tuple[int, ...]
+
+
 Command = (
     OpenAccount
     | SetAccount
@@ -237,6 +264,8 @@ Command = (
     | SetLimit
     | SetClock
     | ForgetAnswers
+    | KeepSeal
+    | PackSeal
     | IssueGrant
     | PlaceHold
     | Settle

@@ -23,6 +23,8 @@ class Dialect:
 
     items: the rows of a JSON list, as alias.value, which are lists themselves, none where it is no JSON; number and
     word: what stands at a place in one, 0 the first. lines, paid: a receipt's sums, null where it is no JSON.
+
+    probe: of rows s, a table f, how f's rows are found by s, and columns; looks into the table by its key for each row.
     """
 
     is_not: str
@@ -36,6 +38,7 @@ class Dialect:
     items: Callable[[str, str], str]
     number: Callable[[str, int], str]
     word: Callable[[str, int], str]
+    probe: Callable[[str, str, str, str], str]
     lines: str
     paid: str
 
@@ -90,6 +93,8 @@ SQLITE = Dialect(
     items=lambda json, alias: f"json_each(CASE json_valid({json}) WHEN 1 THEN {json} END) {alias}",
     number=_sqlite_item,
     word=_sqlite_item,
+    # What stands left of a cross join is SQLite's outer loop.
+    probe=lambda rows, table, found, columns: f"SELECT {columns} FROM ({rows}) s CROSS JOIN {table} f WHERE {found}",
     lines=_sqlite_sum("CAST(memo AS TEXT)", ".lines", ".amount"),
     paid=_sqlite_sum("paid_from", "", "[2]"),
 )
@@ -110,6 +115,10 @@ POSTGRES = Dialect(
     items=lambda json, alias: f"jsonb_path_query({_postgres_json(json)}, '$[*]') AS {alias}(value)",
     number=_postgres_number,
     word=lambda alias, place: f"{alias}.value ->> {place}",
+    # The offset keeps it from reading the whole table instead.
+    probe=lambda rows, table, found, columns: (
+        f"SELECT {columns} FROM ({rows}) s CROSS JOIN LATERAL (SELECT * FROM {table} f WHERE {found} OFFSET 0) f"
+    ),
     lines=_postgres_sum("ledger_json(memo)", ".lines", ".amount"),
     paid=_postgres_sum(_postgres_json("paid_from"), "", "[2]"),
 )

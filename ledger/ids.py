@@ -7,7 +7,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["EARLIEST", "IdSource", "LATEST", "NODES", "SLOTS", "microseconds", "renewal_id"]
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "NODES",
+    "SLOTS",
+    "IdSource",
+    "first_id",
+    "microseconds",
+    "renewal_id",
+    "time_of",
+]
 
 _NODE_BITS = 12
 
@@ -35,13 +45,15 @@ class IdSource:
     Ids are unique within an account, which every key starts with.
     """
 
-    def __init__(self, clock: Callable[[], int] = microseconds, node: int | None = None) -> None:
+    def __init__(self, clock: Callable[[], int] = microseconds, node: int | None = None, above: int = 0) -> None:
+        """above: an id that all come after, also where the clock has been set back."""
         self._clock = clock
         self._node = SLOTS + secrets.randbelow(NODES - SLOTS) if node is None else node
-        self._last = 0
+        self._last = above >> _NODE_BITS
 
-    def next(self) -> int:
-        self._last = max(self._last + 1, self._clock() - EARLIEST)
+    def next(self, above: int = 0) -> int:
+        """Make an id; above: one that it must come after, although a clock was set back since."""
+        self._last = max(self._last + 1, self._clock() - EARLIEST, (above >> _NODE_BITS) + 1)
         return self._last << _NODE_BITS | self._node
 
 
@@ -50,3 +62,13 @@ def renewal_id(starts_at: int, slot: int) -> int:
     if not EARLIEST <= starts_at <= LATEST or not 0 <= slot < SLOTS:
         raise OverflowError("no id can be made of a time outside 2020 to 2091")
     return (starts_at - EARLIEST) << _NODE_BITS | slot
+
+
+def first_id(at: int) -> int:
+    """The least id that can be made at a time; that of the first or the last time for those that no id can carry."""
+    return min(max(at - EARLIEST, 0) << _NODE_BITS, 2**63 - 1)
+
+
+def time_of(number: int) -> int:
+    """When an id was made, in microseconds since 1970."""
+    return (number >> _NODE_BITS) + EARLIEST

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -12,7 +13,9 @@ from ledger.commands import (
     Adjust,
     ForgetAnswers,
     IssueGrant,
+    KeepSeal,
     OpenAccount,
+    PackSeal,
     PlaceHold,
     Refund,
     SetAccount,
@@ -28,10 +31,11 @@ from ledger.ids import IdSource, microseconds
 from ledger.lanes import Lanes
 from ledger.minding import Minder
 from ledger.model import KEPT_FOR, NEVER, Claimed, Grant, Limit
-from ledger.opening import open_stores
+from ledger.opening import open_stores, sealed_to
 from ledger.outcomes import (
     AccountSet,
     Adjusted,
+    Closed,
     Ended,
     Forgotten,
     Held,
@@ -47,6 +51,7 @@ from ledger.outcomes import (
 )
 from ledger.queries import BucketCount, Queries
 from ledger.rules import Rules
+from ledger.sealing import month_of
 from ledger.statement import Entry
 from ledger.store import Store
 from ledger.usage import Recorded, Total, Which
@@ -55,6 +60,9 @@ __all__ = ["Ledger"]
 
 _Kind = TypeVar("_Kind")
 _EXPORT_PAGE = 1000
+_AT_ONCE = 20
+_REST = 4
+"""How much longer than it works what is done gently rests."""
 _MOST_SHARES = 16
 
 
@@ -72,6 +80,7 @@ class Ledger:
         minder: Minder,
         ids: IdSource,
         rules: Callable[[], Rules],
+        clock: Callable[[], int],
     ) -> None:
         self.path = url
         self.minder = minder
@@ -79,6 +88,7 @@ class Ledger:
         self._commit = lanes
         self._ids = ids
         self._rules = rules
+        self._clock = clock
         self._queries = Queries(url)
         self._readers = ThreadPoolExecutor(2, "ledger-reader")
         # Lists and sums may take seconds; who looks at a balance or a receipt must not wait for them.
@@ -101,16 +111,17 @@ class Ledger:
         operator's, asked again for every batch. orphan_memo: makes an ended call's memo of a held one's. Raises
         LedgerLocked if another process has the file, LedgerUnavailable.
         """
-        stores, ownership = await asyncio.to_thread(open_stores, url, owner)
+        stores, ownership = await asyncio.to_thread(open_stores, url, owner, clock)
         lanes = Lanes(stores, rules, clock, most_waiting)
         minder = Minder(ownership, lanes, orphan_memo)
-        ledger = cls(url, stores, lanes, minder, IdSource(clock, ownership.node), rules)
+        above = await asyncio.to_thread(sealed_to, stores[0].backend)
+        ledger = cls(url, stores, lanes, minder, IdSource(clock, ownership.node, above), rules, clock)
         try:
             await minder.release_orphans()
         except BaseException:
             await ledger.close()
             raise
-        minder.start(ledger.forget_answers)
+        minder.start(ledger.forget_answers, ledger._seal_and_pack)
         return ledger
 
     async def forget_answers(self) -> int:
@@ -121,6 +132,39 @@ class Ledger:
             if not (answers := _expect(Forgotten, await self._commit.submit(command)).answers):
                 return forgotten
             forgotten += answers
+
+    async def seal(self, *, gently: bool = False) -> int:
+        """Seal what is old enough of all accounts' journals; returns how many ranges. Done by itself, now and then."""
+        now = self._clock()
+        return await self._close_ranges(lambda accounts: self._list(self._queries.seals_due, accounts, now), gently)
+
+    async def pack(self, before: int, *, gently: bool = False) -> int:
+        """Pack away the sealed ranges that end before a time, in microseconds since 1970; returns how many."""
+        return await self._close_ranges(lambda accounts: self._list(self._queries.packs_due, accounts, before), gently)
+
+    async def _seal_and_pack(self) -> None:
+        await self.seal(gently=True)
+        if (pack_after := self._rules().pack_after) is not None:
+            await self.pack(month_of(self._clock() - pack_after)[0], gently=True)
+
+    async def _close_ranges(
+        self, due: Callable[[Sequence[int]], Awaitable[Sequence[KeepSeal | PackSeal]]], gently: bool
+    ) -> int:
+        """Close ranges of all accounts; gently: it leaves most of the time to those who wait for something."""
+        closed = last = 0
+        while accounts := await self._list(self._queries.accounts_above, last, _AT_ONCE):
+            last, began = accounts[-1], time.monotonic()
+            while commands := await due(accounts):
+                # One after the other: what serves nobody who waits must not make a batch long.
+                outcomes = [_expect(Closed, await self._commit.submit(command)) for command in commands]
+                accounts = [
+                    command.account_id for command, outcome in zip(commands, outcomes, strict=True) if outcome.done
+                ]
+                closed += len(accounts)
+                if gently:
+                    await asyncio.sleep(_REST * (time.monotonic() - began))
+                    began = time.monotonic()
+        return closed
 
     async def close(self) -> None:
         """Commit what is queued and give the ledger up."""

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
+from ledger.archive import packed_receipt
 from ledger.backend import Pairs, Reader, Row
 from ledger.book import Book
 from ledger.commands import Adjust, Command, IssueGrant, PlaceHold, Refund, SetLimit, Settle, Void, VoidGrant
 from ledger.model import UNLIMITED, Claim, Claimed, Grant, Hold, Leg, Limit, PaidBack, PaidFrom, Period, Run
 from ledger.outcomes import Adjusted, Ended, Refunded
+from ledger.seals import COLUMNS
 
 __all__ = [
     "ACCOUNT_COLUMNS",
@@ -48,7 +50,7 @@ LOT_COLUMNS = f"balance, held, lost, voided_at, {GRANT_COLUMNS}"
 _OF_ACCOUNT = len(ACCOUNT_COLUMNS.split(", "))
 _PERIODS = ACCOUNT_COLUMNS.split(", ").index("periods")
 _LOAD_HOLDS = f"SELECT {HOLD_COLUMNS} FROM ledger_hold WHERE (account_id, hold_id) IN {{pairs}}"
-_LOAD_RECEIPTS = f"SELECT {RECEIPT_COLUMNS} FROM ledger_receipt WHERE (account_id, hold_id) IN {{pairs}}"
+_LOAD_RECEIPTS = f"SELECT {COLUMNS['receipt']} FROM ledger_receipt WHERE (account_id, hold_id) IN {{pairs}}"
 _LOAD_REFUNDS = (
     f"SELECT {REFUND_COLUMNS} FROM ledger_refund WHERE (account_id, hold_id) IN {{pairs}} ORDER BY refund_id"
 )
@@ -143,8 +145,12 @@ def _load_source(reader: Reader, book: Book, source_key: str) -> None:
 
 
 def _load_ended(reader: Reader, books: dict[int, Book], pairs: Pairs) -> None:
-    for row in reader.rows_in(_LOAD_RECEIPTS, pairs):
-        account, hold, status, charged, paid_from, debt, memo, created, ended, late, limits = row
+    found = reader.rows_in(_LOAD_RECEIPTS, pairs)
+    for account, hold in {*pairs} - {row[:2] for row in found}:
+        assert isinstance(hold, int)
+        if (row := packed_receipt(reader, account, hold)) is not None:
+            found.append(row)
+    for account, hold, status, charged, debt, paid_from, created, ended, late, limits, memo in found:
         paid = tuple(PaidFrom(*item) for item in orjson.loads(paid_from))
         books[account].ended[hold] = Ended(
             hold, status, charged, paid, debt, memo, created, ended, 0, bool(late), _read_pairs(limits)

@@ -1,4 +1,5 @@
-"""What a ledger does by itself, beside its commands: renew its lease, release what died, forget old answers."""
+"""What a ledger does by itself, beside its commands: renew its lease, release what died, forget old answers,
+seal what is old."""
 
 from __future__ import annotations
 
@@ -7,11 +8,9 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
 
 from ledger.commands import Void
-from ledger.errors import LedgerError
 from ledger.lanes import Lanes
 from ledger.ownership import LAPSE_SECONDS, RENEW_SECONDS, Ownership
 
@@ -19,7 +18,7 @@ __all__ = ["Minder"]
 
 _log = logging.getLogger("farebox.ledger")
 _Kind = TypeVar("_Kind")
-_FORGET_SECONDS = 600
+_NOW_AND_THEN_SECONDS = 600
 _LOOK_SECONDS = 0.25
 
 
@@ -39,9 +38,9 @@ class Minder:
         self.lapsed = False
         self.on_lapse: Callable[[], object] = lambda: None
 
-    def start(self, forget: Callable[[], Awaitable[object]]) -> None:
-        """Begin; forget: lets old answers go."""
-        self._tasks = [asyncio.create_task(self._forget(forget))]
+    def start(self, forget: Callable[[], Awaitable[object]], close_ranges: Callable[[], Awaitable[object]]) -> None:
+        """Begin; forget: lets old answers go. close_ranges: seals and packs what is old, which one process does."""
+        self._tasks = [asyncio.create_task(self._now_and_then(forget, close_ranges))]
         if self._ownership.lease is not None:
             self._tasks += [asyncio.create_task(self._renew()), asyncio.create_task(self._watch())]
 
@@ -83,11 +82,17 @@ class Minder:
                 self.on_lapse()
             self.lapsed = lapsed
 
-    async def _forget(self, forget: Callable[[], Awaitable[object]]) -> None:
+    async def _now_and_then(
+        self, forget: Callable[[], Awaitable[object]], close_ranges: Callable[[], Awaitable[object]]
+    ) -> None:
         while True:
-            await asyncio.sleep(_FORGET_SECONDS)
-            with suppress(LedgerError):
+            await asyncio.sleep(_NOW_AND_THEN_SECONDS)
+            try:
                 await forget()
+                if await self._beside(self._ownership.leads):
+                    await close_ranges()
+            except Exception as error:  # whatever it was, the next round tries again
+                _log.error("the ledger was not tidied up: %s", error)
 
     async def close(self) -> None:
         """End the tasks, and give the right to write up."""

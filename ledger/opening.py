@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import psycopg
 
+from ledger.backend import Reader
 from ledger.errors import LedgerUnavailable
+from ledger.ids import microseconds
 from ledger.ownership import FileOwnership, LeaseOwnership, Ownership
 from ledger.postgres import Postgres
 from ledger.sqlite import Sqlite
 from ledger.store import Store
 
-__all__ = ["is_postgres", "open_stores"]
+__all__ = ["is_postgres", "open_stores", "sealed_to"]
 
 _LANES = 4
 
@@ -23,25 +25,25 @@ def is_postgres(url: str) -> bool:
     return url.startswith(("postgresql://", "postgres://"))
 
 
-def open_stores(url: str, owner: str) -> tuple[Sequence[Store], Ownership]:
+def open_stores(url: str, owner: str, clock: Callable[[], int] = microseconds) -> tuple[Sequence[Store], Ownership]:
     """Open a ledger's stores, making its tables first, and this process's right to write to them.
 
     Raises LedgerLocked, LedgerUnavailable.
     """
     try:
-        return _open_shared(url, owner) if is_postgres(url) else _open_file(url, owner)
+        return _open_shared(url, owner, clock) if is_postgres(url) else _open_file(url, owner, clock)
     except (sqlite3.Error, psycopg.Error) as error:
         raise LedgerUnavailable(f"{_shown(url)} can't be opened as a ledger: {error}") from error
     except OSError as error:
         raise LedgerUnavailable(f"{url} can't be opened as a ledger: {error.strerror}") from error
 
 
-def _open_file(path: str, owner: str) -> tuple[Sequence[Store], Ownership]:
+def _open_file(path: str, owner: str, clock: Callable[[], int]) -> tuple[Sequence[Store], Ownership]:
     ownership = FileOwnership(path, owner)
     try:
         backend = Sqlite(path)
         backend.create()
-        store = Store(backend)
+        store = Store(backend, clock=clock, above=sealed_to(backend))
         ownership.find(store)
     except BaseException:
         ownership.release()
@@ -49,14 +51,23 @@ def _open_file(path: str, owner: str) -> tuple[Sequence[Store], Ownership]:
     return [store], ownership
 
 
-def _open_shared(url: str, owner: str) -> tuple[Sequence[Store], Ownership]:
+def _open_shared(url: str, owner: str, clock: Callable[[], int]) -> tuple[Sequence[Store], Ownership]:
     backend = Postgres(url)
     backend.create()
     ownership = LeaseOwnership(url, owner)
-    stores = [Store(each, ownership.node) for each in (backend, *(Postgres(url) for _ in range(_LANES - 1)))]
+    above = sealed_to(backend)
+    stores = [
+        Store(each, ownership.node, clock, above) for each in (backend, *(Postgres(url) for _ in range(_LANES - 1)))
+    ]
     for store in stores:
         store.lease = lambda: ownership.lease
     return stores, ownership
+
+
+def sealed_to(reader: Reader) -> int:
+    """The last id that is sealed anywhere: what happens from now on comes after it."""
+    ((last,),) = reader.rows("SELECT COALESCE(MAX(to_id), 0) FROM ledger_seal")
+    return int(last)
 
 
 def _shown(url: str) -> str:

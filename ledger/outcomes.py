@@ -10,6 +10,7 @@ __all__ = [
     "AccountSet",
     "Adjusted",
     "ClockSet",
+    "Closed",
     "Ended",
     "Forgotten",
     "Held",
@@ -132,6 +133,13 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """A range of the journal was sealed or packed; done: False where it was not what had been read any more."""
+
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSet:
     """A spend limit is as it was told to be; None: there is none."""
 
@@ -203,6 +211,7 @@ Outcome = (
     | LimitSet
     | ClockSet
     | Forgotten
+    | Closed
     | Voided
     | Adjusted
     | Refunded

@@ -50,6 +50,9 @@ class Ownership(Protocol):
     def bury(self, leases: list[int]) -> None:
         """Forget dead leases, once nothing is held under them."""
 
+    def leads(self) -> bool:
+        """Whether this process does what one of all is to do."""
+
     def release(self) -> None:
         """Give the right up."""
 
@@ -77,6 +80,9 @@ class FileOwnership:
 
     def bury(self, leases: list[int]) -> None:
         pass
+
+    def leads(self) -> bool:
+        return True
 
     def release(self) -> None:
         self._lock.release()
@@ -137,6 +143,10 @@ class LeaseOwnership:
         except BaseException:
             self._backend.rollback()
             raise
+
+    def leads(self) -> bool:
+        ((oldest,),) = self._backend.rows("SELECT MIN(lease_id) FROM ledger_lease")
+        return bool(oldest == self.lease)
 
     def release(self) -> None:
         if self.lease is not None:

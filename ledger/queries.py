@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
-from sqlalchemy import Engine, case, create_engine, func, text
+from sqlalchemy import Connection, Engine, case, create_engine, func, text
 from sqlmodel import Session, col, select
 
 from ledger.backend import Reader
 from ledger.book import Balance, Book
 from ledger.caps import up_to_date
 from ledger.claims import is_over
-from ledger.commands import SetPlan
+from ledger.commands import KeepSeal, PackSeal, SetPlan
 from ledger.dialects import dialect_of
 from ledger.engine import balance
 from ledger.errors import UnknownAccount
+from ledger.ids import first_id
 from ledger.loading import load_answer, load_books, load_claim, load_clocks, load_limits, load_refunds
 from ledger.model import ALLOWANCE, NEVER, Claimed, Grant, Limit
 from ledger.opening import is_postgres
 from ledger.outcomes import PlanSet, Refunded
 from ledger.plans import set_plan
-from ledger.postgres import PostgresReader
+from ledger.readers import reader_of
 from ledger.renewal import bring_up_to
 from ledger.rules import Rules
-from ledger.sqlite import SqliteReader
+from ledger.sealing import next_pack, next_seal
 from ledger.statement import Entry, read_statement
 from ledger.tables import GrantRow
 from ledger.usage import Recorded, Total, Which, find_call, list_orphans, list_usage, summarize, usage_page
@@ -50,6 +50,8 @@ _USED_UP = (
     f"SELECT bucket, granted - lost FROM ledger_grant WHERE account_id = ? AND source = '{ALLOWANCE}' AND open = 0"
     " AND expires_at > ? ORDER BY grant_id"
 )
+
+_ABOVE = "SELECT account_id FROM ledger_account WHERE account_id > ? ORDER BY account_id LIMIT ?"
 
 # A change of plan that has come due is written when something next happens in its account.
 _ON_PLAN = (
@@ -134,19 +136,19 @@ class Queries:
             ]
 
     def receipt(self, account_id: int, hold_id: int) -> Recorded | None:
-        with self._engine.connect() as connection:
+        with self._snapshot() as connection:
             return find_call(connection, account_id, hold_id)
 
     def usage(self, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
-        with self._engine.connect() as connection:
+        with self._snapshot() as connection:
             return list_usage(connection, which, limit, after)
 
     def usage_page(self, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
-        with self._engine.connect() as connection:
+        with self._snapshot() as connection:
             return usage_page(connection, which, limit, after)
 
     def summary(self, which: Which, by: str, timezone: str) -> list[Total]:
-        with self._engine.connect() as connection:
+        with self._snapshot() as connection:
             return summarize(connection, which, by, timezone)
 
     def orphans(self, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
@@ -154,27 +156,42 @@ class Queries:
             return list_orphans(connection, limit, after)
 
     def statement(self, account_id: int, limit: int, after: int | None) -> list[Entry]:
-        with self._engine.connect() as connection:
-            return read_statement(connection, account_id, limit, after)
+        with self._reader(snapshot=True) as reader:
+            return read_statement(reader, account_id, limit, after)
 
     def refunds(self, account_id: int, hold_id: int) -> list[Refunded]:
         """List a call's refunds, newest first."""
         with self._reader() as reader:
             return [made for _, made in load_refunds(reader, [(account_id, hold_id)])][::-1]
 
+    def accounts_above(self, account_id: int, limit: int) -> list[int]:
+        """List accounts by id, from the one after this on."""
+        with self._reader() as reader:
+            return [row[0] for row in reader.rows(_ABOVE, account_id, limit)]
+
+    def seals_due(self, accounts: Sequence[int], now: int) -> list[KeepSeal]:
+        """Make the next seal of each account that has one to make; now: the real time."""
+        with self._reader(snapshot=True) as reader:
+            return [due for account in accounts if (due := next_seal(reader, account, now))]
+
+    def packs_due(self, accounts: Sequence[int], before: int) -> list[PackSeal]:
+        """Pack the next range of each account that has a sealed one which ends before a time."""
+        with self._reader(snapshot=True) as reader:
+            return [due for account in accounts if (due := next_pack(reader, account, first_id(before)))]
+
     @contextmanager
     def _reader(self, *, snapshot: bool = False) -> Iterator[Reader]:
         """Read by a connection of the pool; snapshot: all statements see one moment."""
+        with self._snapshot() if snapshot else self._engine.connect() as connection:
+            yield reader_of(connection)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Connection]:
+        """Have all statements see one moment: what is packed meanwhile is neither missed nor seen twice."""
         with self._engine.connect() as connection:
-            begin = dialect_of(connection).begin
-            if snapshot and begin:
+            if begin := dialect_of(connection).begin:
                 connection.exec_driver_sql(begin)
-            raw = connection.connection.dbapi_connection
-            if isinstance(raw, sqlite3.Connection):
-                yield SqliteReader(raw)
-            else:
-                assert isinstance(raw, psycopg.Connection)
-                yield PostgresReader(raw.cursor)
+            yield connection
 
 
 def _server(url: str) -> Engine:

@@ -42,8 +42,10 @@ class Rules:
     """A snapshot of the operator's rules, in force for a whole batch.
 
     lifetimes: default lifetimes of grants by bucket, in microseconds; none where a bucket's grants do not expire.
+    pack_after: microseconds after its end when a month's journal is packed away, None for never.
     """
 
     order: BucketOrder = field(default_factory=dict)
     lifetimes: Mapping[str, int] = field(default_factory=dict)
     plans: Mapping[str, Plan] = field(default_factory=dict)
+    pack_after: int | None = None

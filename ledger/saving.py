@@ -61,11 +61,11 @@ def _refund_row(account_id: int, made: Refunded) -> Row:
 
 
 def changes(
-    books: Iterable[Book], next_id: Callable[[], int], lease: int | None
+    books: Iterable[Book], next_id: Callable[[int], int], lease: int | None
 ) -> Iterable[tuple[Write, Sequence[Row]]]:
     """List what pages have to write; each row is there, or is not, as its write says.
 
-    next_id: makes transfers' ids. lease: of the process that places the holds.
+    next_id: makes transfers' ids, above that of their call. lease: of the process that places the holds.
     """
     grants: list[Row] = []
     flips: list[Row] = []
@@ -144,7 +144,9 @@ def changes(
             about = (a.adjustment_id, a.amount, a.reason, a.created_at, a.debt_reduced)
             adjustments.append((account, *about, int(a.grant is not None), taken, a.debt_added))
         for t in book.transfers:
-            transfers.append((account, next_id(), t.kind, t.source, t.target, t.amount, t.at, t.request, t.note))
+            # What a call comes to is never sealed before the call.
+            own_id = next_id(t.request or 0)
+            transfers.append((account, own_id, t.kind, t.source, t.target, t.amount, t.at, t.request, t.note))
         limits += [(account, *book.limits[scope]) for scope in book.limits_changed]
         runs += [(account, *key, *book.runs[key]) for key in book.runs_changed]
         for key in book.claims_changed:

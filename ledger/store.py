@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 
 from ledger.backend import Backend, Write
 from ledger.book import Book
-from ledger.commands import Command, ForgetAnswers, OpenAccount, SetClock
+from ledger.commands import Command, ForgetAnswers, KeepSeal, OpenAccount, PackSeal, SetClock
 from ledger.engine import apply
 from ledger.errors import Conflict, LedgerUnavailable, UnknownClock
-from ledger.ids import IdSource
+from ledger.ids import IdSource, microseconds
 from ledger.loading import load
-from ledger.outcomes import ClockSet, Forgotten, Outcome
+from ledger.outcomes import ClockSet, Closed, Forgotten, Outcome
 from ledger.pages import Pages
 from ledger.rules import Rules
 from ledger.saving import changes
+from ledger.sealing import keep, take_away
 
 __all__ = ["Store"]
 
@@ -32,13 +33,16 @@ _MOST_FORGOTTEN = 500_000
 class Store:
     """One writing connection's commands; used by one thread at a time.
 
-    node: its process's own in ids. lease: what holds are placed under, asked again for every batch.
+    node, clock, above: make ids, see `ledger.ids.IdSource`. lease: what holds are placed under, asked again for every
+    batch.
     """
 
-    def __init__(self, backend: Backend, node: int | None = None) -> None:
+    def __init__(
+        self, backend: Backend, node: int | None = None, clock: Callable[[], int] = microseconds, above: int = 0
+    ) -> None:
         self.backend = backend
         self.lease: Callable[[], int | None] = lambda: None
-        self._ids = IdSource(node=node)
+        self._ids = IdSource(clock, node, above)
         # Where others write too, what was here need not be there any more.
         self._pages = Pages() if backend.exclusive else Pages(0)
         self._clocks: dict[int, int] | None = None
@@ -88,6 +92,11 @@ class Store:
             return self._set_clock(command)
         if isinstance(command, ForgetAnswers):
             return self._forget(command)
+        if isinstance(command, KeepSeal):
+            return Closed(keep(self.backend, command))
+        if isinstance(command, PackSeal):
+            take_away(self.backend, command)
+            return Closed(True)
         clock = command.clock if isinstance(command, OpenAccount) and not book.exists else book.clock
         if clock is not None:
             shown = self._shown()

@@ -24,6 +24,7 @@ __all__ = [
     "ReceiptRow",
     "RefundRow",
     "RunRow",
+    "SealRow",
     "TransferRow",
 ]
 
@@ -305,6 +306,33 @@ class AdjustmentRow(SQLModel, table=True):
     debt_added: int = _big()
 
 
+class SealRow(SQLModel, table=True):
+    """A range of an account's journal that is closed: transfers up to to_id, from where the seal before it ends.
+
+    first_hold to last_at: the receipts' least and greatest ids and times, 0 where there is none. digest: SHA-256 over
+    the digest before and every row. state: JSON [[node, amount, lost], …] at its end. leaves: the first 8 bytes of each
+    row's own digest, so that a changed row can be named. packed: the rows, once they are in no tables any more.
+    """
+
+    __tablename__: ClassVar[Any] = "ledger_seal"
+    __table_args__ = (CheckConstraint("number > 0 AND transfers >= 0 AND receipts >= 0", name="ledger_seal_sane"),)
+
+    account_id: int = _big(key=True)
+    number: int = _big(key=True)
+    to_id: int = _big()
+    first_hold: int = _big()
+    last_hold: int = _big()
+    first_at: int = _big()
+    last_at: int = _big()
+    transfers: int = _big()
+    receipts: int = _big()
+    sealed_at: int = _big()
+    digest: bytes
+    state: str
+    leaves: bytes
+    packed: bytes | None = None
+
+
 HOLD_HAS_ENDED = "this hold has ended"
 
 _ROWS: tuple[type[SQLModel], ...] = (
@@ -320,5 +348,6 @@ _ROWS: tuple[type[SQLModel], ...] = (
     ClaimRow,
     AdjustmentRow,
     LeaseRow,
+    SealRow,
 )
 TABLES = [SQLModel.metadata.tables[str(row.__tablename__)] for row in _ROWS]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import orjson
 from sqlalchemy import Connection, text
 
+from ledger.archive import packed_receipt, packed_receipts
+from ledger.backend import Reader, Row
 from ledger.dialects import Dialect, dialect_of
 from ledger.model import PaidFrom
+from ledger.readers import reader_of
 
 __all__ = [
     "MEMBERS",
@@ -30,6 +34,7 @@ MEMBERS: Final = ("thread", "run", "model", "operation", "app", "key", "member")
 """The memo's members that calls can be asked for by."""
 
 _NANO = 10**9
+_PAGE = 1000
 # Every zone's offset since 1970 is a multiple of this but a few of seconds long gone, so days can be made of them.
 _QUARTER_HOUR = 900_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -106,7 +111,11 @@ def find_call(connection: Connection, account_id: int, hold_id: int) -> Recorded
         ),
         {"account": account_id, "hold": hold_id},
     ).first()
-    return None if row is None else _recorded(row)
+    if row is not None:
+        return _recorded(row)
+    reader = reader_of(connection)
+    packed = packed_receipt(reader, account_id, hold_id)
+    return None if packed is None else _unpacked(reader, [packed])[0]
 
 
 def list_usage(connection: Connection, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
@@ -147,17 +156,19 @@ def summarize(connection: Connection, which: Which, by: str, timezone: str) -> l
     Refunds count where their call does. Raises ValueError for another `by`, ZoneInfoNotFoundError.
     """
     if by == "day":
-        return _days(_sums(connection, which, f"created_at / {_QUARTER_HOUR}"), ZoneInfo(timezone))
+        zone = ZoneInfo(timezone)
+        quarters = _sums(connection, which, f"created_at / {_QUARTER_HOUR}", lambda row: row[6] // _QUARTER_HOUR)
+        return _days(quarters, zone)
     if by not in MEMBERS:
         raise ValueError(f"calls can't be summed up by {by}")
-    sums = _sums(connection, which, dialect_of(connection).member(by))
-    totals = [Total(None if key is None else str(key), calls, total) for key, calls, total in sums]
+    sums = _sums(connection, which, dialect_of(connection).member(by), lambda row: _members(row[10]).get(by))
+    totals = [Total(None if key is None else str(key), calls, total) for key, (calls, total) in sums.items()]
     return sorted(totals, key=lambda total: (-total.total, -total.calls, total.key or ""))
 
 
-def _days(sums: Sequence[tuple[Any, int, int]], zone: ZoneInfo) -> list[Total]:
+def _days(sums: Mapping[int, tuple[int, int]], zone: ZoneInfo) -> list[Total]:
     days: dict[str, Total] = {}
-    for quarter, calls, total in sums:
+    for quarter, (calls, total) in sums.items():
         moment = _EPOCH + timedelta(microseconds=quarter * _QUARTER_HOUR)
         day = moment.astimezone(zone).date().isoformat()
         before = days.get(day, Total(day, 0, 0))
@@ -165,6 +176,10 @@ def _days(sums: Sequence[tuple[Any, int, int]], zone: ZoneInfo) -> list[Total]:
     return [days[day] for day in sorted(days, reverse=True)]
 
 
+_REFUNDED = (
+    "SELECT account_id, hold_id, SUM(amount) FROM ledger_refund WHERE (account_id, hold_id) IN {pairs}"
+    " GROUP BY account_id, hold_id"
+)
 _NEWEST = "hold_id DESC, account_id DESC"
 _BEYOND = (2**63 - 1, 2**63 - 1)
 _CALL = "account_id, hold_id, status, charged, debt, paid_from, memo, created_at, ended_at"
@@ -192,6 +207,7 @@ def _calls(
     sql = dialect_of(connection)
     condition, values = which.condition(sql)
     hold, account = after or _BEYOND
+    by_account = order.startswith("account_id")
     first = f"ORDER BY {order} LIMIT :limit"
     held = sql.first(f"SELECT {_HELD} FROM ledger_hold WHERE {condition} AND {beyond}", first)
     ended = sql.first(f"SELECT {_CALL} FROM ledger_receipt WHERE {condition} AND {beyond}", first)
@@ -200,7 +216,61 @@ def _calls(
         text(f"SELECT {_columns(connection)} FROM ({held} UNION ALL {ended} {first}) c ORDER BY {order}"),
         {**values, "after_hold": hold, "after_account": account, "limit": limit},
     )
-    return [_recorded(row) for row in rows]
+    hot = [_recorded(row) for row in rows]
+    reader = reader_of(connection)
+    packed = _unpacked(reader, [*islice(_packed(reader, which, by_account=by_account, after=after), limit)])
+    key = _by_account if by_account else _newest
+    return sorted(hot + packed, key=key, reverse=True)[:limit] if packed else hot
+
+
+def _newest(call: Recorded) -> tuple[int, int]:
+    return call.hold_id, call.account_id
+
+
+def _by_account(call: Recorded) -> tuple[int, int]:
+    return call.account_id, call.hold_id
+
+
+def _packed(reader: Reader, which: Which, *, by_account: bool, after: tuple[int, int] | None) -> Iterator[Row]:
+    """Walk through the receipts that are meant and were packed away."""
+    since, until = which.since, which.until
+    for row in packed_receipts(reader, which.account_id, since, until, by_account=by_account, after=after):
+        created = row[6]
+        if (since is None or created >= since) and (until is None or created < until):
+            memo = _members(row[10]) if which.members else {}
+            if all(memo.get(name) == wanted for name, wanted in which.members.items()):
+                yield row
+
+
+def _members(memo: bytes) -> Mapping[str, Any]:
+    """Read a memo; one that is no JSON has no members."""
+    try:
+        read = orjson.loads(memo)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _unpacked(reader: Reader, rows: Sequence[Row]) -> list[Recorded]:
+    """Make calls of packed receipts, each with what was refunded of it since."""
+    given = {}
+    if rows:
+        given = {row[:2]: int(row[2]) for row in reader.rows_in(_REFUNDED, [row[:2] for row in rows])}
+    return [
+        Recorded(
+            hold,
+            status,
+            charged,
+            debt,
+            tuple(PaidFrom(*item) for item in orjson.loads(paid_from)),
+            memo,
+            created,
+            ended,
+            account,
+            given.get((account, hold), 0),
+        )
+        for account, hold, status, charged, debt, paid_from, created, ended, _, _, memo in rows
+    ]
 
 
 def _recorded(row: Any) -> Recorded:
@@ -209,8 +279,11 @@ def _recorded(row: Any) -> Recorded:
     return Recorded(hold, status, charged, debt, paid, memo, created, ended, account, refunded)
 
 
-def _sums(connection: Connection, which: Which, key: str) -> list[tuple[Any, int, int]]:
-    """Returns [(key, calls, total)]; SQL adds whole credits and the rest apart, as all accounts' may pass 64 bits."""
+def _sums(connection: Connection, which: Which, key: str, key_of: Callable[[Row], Any]) -> dict[Any, tuple[int, int]]:
+    """Sum up, by a key in SQL and the same of a packed row: how many calls, and what they came to.
+
+    SQL adds whole credits and the rest apart, as all accounts' may pass 64 bits.
+    """
     condition, values = which.condition(dialect_of(connection))
     rows = connection.execute(
         text(
@@ -221,4 +294,11 @@ def _sums(connection: Connection, which: Which, key: str) -> list[tuple[Any, int
         ),
         values,
     )
-    return [(key, calls, int(whole) * _NANO + int(rest)) for key, calls, whole, rest in rows]
+    sums = {key: (calls, int(whole) * _NANO + int(rest)) for key, calls, whole, rest in rows}
+    reader = reader_of(connection)
+    packed = _packed(reader, which, by_account=True, after=None)
+    while some := [*islice(packed, _PAGE)]:
+        for row, call in zip(some, _unpacked(reader, some), strict=True):
+            calls, total = sums.get(key_of(row), (0, 0))
+            sums[key_of(row)] = (calls + 1, total + call.charged - call.refunded)
+    return sums

@@ -43,6 +43,7 @@ from ledger.rules import Rules
 from ledger.sqlite import Sqlite, SqliteReader
 from ledger.store import Store
 from ledger.tables import TABLES
+from tests.ledger.sealed import close_all, in_short_ranges
 
 ACCOUNT = 7
 
@@ -211,13 +212,25 @@ class PostgresLedger:
 
 
 class Stored:
-    """A store on either database, with nothing in it yet, and the cold reads of what commands leave there."""
+    """A store on either database, with nothing in it yet, and the cold reads of what commands leave there.
 
-    def __init__(self, where: str, rules: Rules, now: int) -> None:
+    packs: before it is read, all is packed away that can be.
+    """
+
+    def __init__(self, where: str, rules: Rules, now: int, *, packs: bool = False) -> None:
         self._book = PostgresLedger(where) if is_postgres(where) else SqliteLedger(where)
         self.store = self._book.store
-        self.queries = Queries(where)
+        self._queries = Queries(where)
         self.rules, self.now = rules, now
+        self._packs = packs
+
+    @property
+    def queries(self) -> Queries:
+        if self._packs:
+            with in_short_ranges(1):
+                close_all(self.store)
+                close_all(self.store, pack=True)
+        return self._queries
 
     def do(self, *commands: Command) -> Outcome:
         """Carry out commands one by one; returns how the last came out."""
@@ -234,7 +247,7 @@ class Stored:
         return self._book.page(account_id)
 
     def close(self) -> None:
-        self.queries.close()
+        self._queries.close()
         self._book.close()
 
 

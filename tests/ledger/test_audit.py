@@ -42,6 +42,7 @@ EXPIRY = "expiry is noted for every account that has something to expire"
 PERIODS = "no two periods of one allowance overlap"
 RESERVED = "nothing is reserved at a spend limit but by open holds"
 RENEWAL = "renewal is noted for every account that is to be renewed"
+SEALED = "a sealed row is as it was sealed, and balances are what the journal makes them"
 CLAIMED = "an idempotency key is claimed by an open hold or by a call that was settled"
 LAW = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
 
@@ -434,6 +435,7 @@ def test_a_sound_ledger_is_clean(sound: Path) -> None:
         PERIODS,
         RESERVED,
         RENEWAL,
+        SEALED,
     }
     with closing(sqlite3.connect(sound)) as connection:
         pages = [read_page(connection, account) for account in ACCOUNTS]

@@ -30,6 +30,7 @@ async def test_a_void_outlives_the_process(path: str) -> None:
     assert first == Voided(pack, 60, 40, NOON + 1)
     assert again == Voided(pack, 0, 40, NOON + 1, new=False)
     assert (balance.available, balance.held, balance.grants) == (0, 0, [])
+    clock.now += 1
     async with running(path, clock) as ledger:
         assert isinstance(await ledger.hold(held(1, 12, 1)), Refused)
         assert (await ledger.void_grant(1, pack.grant_id)).new is False
@@ -194,6 +195,7 @@ async def test_a_file_from_before_there_were_revisions_is_brought_up_to_date(pat
         connection.execute("DROP TABLE ledger_refund")
         connection.execute("DROP INDEX ledger_receipt_orphan")
         connection.execute("DROP TABLE ledger_version")
+        connection.execute("DROP TABLE ledger_seal")
     async with running(path, Clock()) as ledger:
         assert (await ledger.balance(1)).available == 60
         assert isinstance(await ledger.refund(1, 11, 15, "late", bonus_bucket="bonus"), Refunded)

@@ -28,11 +28,11 @@ Meanwhile = Callable[[Command, str], None]
 KEY = Claim(b"k" * 32, b"b" * 32)
 
 
-@pytest.fixture(params=("sqlite", "postgres"))
+@pytest.fixture(params=("sqlite", "postgres", "sqlite, packed", "postgres, packed"))
 def stored(request: pytest.FixtureRequest, path: str) -> Iterator[Stored]:
     """A store on each database, and its cold reads."""
-    where = path if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    with closing(Stored(where, RULES, NOON)) as made:
+    where = path if request.param.startswith("sqlite") else request.getfixturevalue("postgres_url")
+    with closing(Stored(where, RULES, NOON, packs="packed" in request.param)) as made:
         yield made
 
 

@@ -15,11 +15,11 @@ from tests.ledger.books import Stored
 from tests.ledger.running import HOUR, NOON, RULES, Life, held, settled
 
 
-@pytest.fixture(params=("sqlite", "postgres"))
+@pytest.fixture(params=("sqlite", "postgres", "sqlite, packed", "postgres, packed"))
 def stored(request: pytest.FixtureRequest, path: str) -> Iterator[Stored]:
     """Two accounts, on each database."""
-    where = path if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    with closing(Stored(where, RULES, NOON)) as made:
+    where = path if request.param.startswith("sqlite") else request.getfixturevalue("postgres_url")
+    with closing(Stored(where, RULES, NOON, packs="packed" in request.param)) as made:
         made.do(OpenAccount(1), OpenAccount(2))
         yield made
 

@@ -17,11 +17,11 @@ from tests.ledger.running import DAY, HOUR, NOON, RULES, Clock, held, running, s
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
-@pytest.fixture(params=("sqlite", "postgres"))
+@pytest.fixture(params=("sqlite", "postgres", "sqlite, packed", "postgres, packed"))
 def stored(request: pytest.FixtureRequest, path: str) -> Iterator[Stored]:
     """Two accounts with credits, on each database."""
-    where = path if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    with closing(Stored(where, RULES, NOON)) as made:
+    where = path if request.param.startswith("sqlite") else request.getfixturevalue("postgres_url")
+    with closing(Stored(where, RULES, NOON, packs="packed" in request.param)) as made:
         for account in (1, 2):
             made.do(OpenAccount(account), IssueGrant(account, 1, "paid", 10_000))
         yield made

@@ -1,0 +1,109 @@
+"""Reads what was packed away: single receipts, calls in order, an account's journal. It stays there for ever."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from ledger.backend import Reader, Row
+from ledger.model import DEBT
+from ledger.ranges import unpack
+from ledger.seals import read_state
+
+__all__ = ["effect", "packed_balance", "packed_receipt", "packed_receipts", "packed_transfers"]
+
+_OF_CALL = (
+    "SELECT packed FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL AND first_hold <= ? AND last_hold >= ?"
+)
+_LAST = "SELECT state FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL ORDER BY number DESC LIMIT 1"
+_FIRST_AT = "SELECT MIN(number) FROM ledger_seal WHERE account_id = ? AND to_id >= ?"
+_BELOW = (
+    "SELECT number, state, packed FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL AND number < ?"
+    " ORDER BY number DESC LIMIT 1"
+)
+_PACKED = "SELECT packed FROM ledger_seal WHERE account_id = ? AND number = ?"
+_RANGES = (
+    "SELECT account_id, number, first_hold, last_hold FROM ledger_seal WHERE packed IS NOT NULL AND receipts > 0"
+    " AND account_id BETWEEN ? AND ? AND last_at >= ? AND first_at < ?"
+)
+_ALL = 2**63 - 1
+
+
+def packed_receipt(reader: Reader, account_id: int, hold_id: int) -> Row | None:
+    """Find a receipt that was packed away, in the order of `ledger.seals.COLUMNS`, or None."""
+    for (packed,) in reader.rows(_OF_CALL, account_id, hold_id, hold_id):
+        for row in unpack(packed)[1]:
+            if row[1] == hold_id:
+                return row
+    return None
+
+
+def packed_receipts(
+    reader: Reader,
+    account_id: int | None,
+    since: int | None,
+    until: int | None,
+    *,
+    by_account: bool,
+    after: tuple[int, int] | None,
+) -> Iterator[Row]:
+    """Walk through packed receipts, newest first, or account by account and newest first in each.
+
+    account_id: None for all. since, until: ranges without any call of that time may be left out. after: (hold id,
+    account id), below which the walk begins.
+    """
+
+    def key(hold: int, account: int) -> tuple[int, int]:
+        return (-account, -hold) if by_account else (-hold, -account)
+
+    first, last = (0, _ALL) if account_id is None else (account_id, account_id)
+    begins, ends = -_ALL if since is None else since, _ALL if until is None else until
+    beyond = None if after is None else key(*after)
+    ranges = sorted(
+        (key(newest, account), account, number)
+        for account, number, oldest, newest in reader.rows(_RANGES, first, last, begins, ends)
+        if beyond is None or key(oldest, account) > beyond
+    )
+    found: list[tuple[tuple[int, int], Row]] = []
+    for begin, account, number in ranges:
+        # No later range has what comes before this one's first.
+        while found and found[0][0] < begin:
+            yield heapq.heappop(found)[1]
+        for row in unpack(reader.rows(_PACKED, account, number)[0][0])[1]:
+            if beyond is None or key(row[1], account) > beyond:
+                heapq.heappush(found, (key(row[1], account), row))
+    while found:
+        yield heapq.heappop(found)[1]
+
+
+def packed_balance(reader: Reader, account_id: int) -> int:
+    """What an account's packed journal comes to: credits less debt, in nanocredits."""
+    found = reader.rows(_LAST, account_id)
+    return _balance(found[0][0]) if found else 0
+
+
+def packed_transfers(reader: Reader, account_id: int, before: int) -> Iterator[tuple[Row, int]]:
+    """Walk through an account's packed transfers below an id, newest first, each with the balance after it."""
+    ((first,),) = reader.rows(_FIRST_AT, account_id, before)
+    number = _ALL if first is None else first + 1
+    while found := reader.rows(_BELOW, account_id, number):
+        ((number, state, packed),) = found
+        balance = _balance(state)
+        for row in reversed(unpack(packed)[0]):
+            if row[1] < before:
+                yield row, balance
+            balance -= effect(row)
+
+
+def effect(transfer: Row) -> int:
+    """What a transfer does to its account's balance, which is credits less debt."""
+    _, _, _, source, target, amount, *_ = transfer
+    return int(amount) * (_is_owned(target) - _is_owned(source))
+
+
+def _is_owned(node: int) -> bool:
+    return node > 0 or node == DEBT
+
+
+def _balance(state: str) -> int:
+    return sum(amount for node, (amount, _) in read_state(state).items() if _is_owned(node))
