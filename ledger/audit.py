@@ -18,7 +18,7 @@ from ledger.errors import LedgerUnavailable
 from ledger.model import ADJUSTED, ADJUSTMENT, ALLOWANCE, BREAKAGE, DEBT, ISSUE, REFUNDED, REVENUE, SALE
 from ledger.opening import is_postgres
 
-__all__ = ["Audit", "Finding", "audit"]
+__all__ = ["Audit", "Finding", "audit", "audit_within"]
 
 _MOST_ROWS = 20
 _CONNECT_SECONDS = 5
@@ -46,6 +46,11 @@ class Audit:
     @property
     def clean(self) -> bool:
         return not self.findings
+
+    @property
+    def broken(self) -> list[str]:
+        """The invariants that do not hold."""
+        return [finding.invariant for finding in self.findings]
 
 
 _ORIGIN: Final = (
@@ -259,6 +264,12 @@ def audit(where: str) -> Audit:
     """
     with _server(where) if is_postgres(where) else _file(where) as read:
         return _audit(read, _invariants(POSTGRES if is_postgres(where) else SQLITE))
+
+
+def audit_within(connection: psycopg.Connection[Any]) -> Audit:
+    """Check every invariant of a ledger in PostgreSQL as a transaction sees it; raises psycopg.Error."""
+    cursor = connection.cursor(row_factory=dict_row)
+    return _audit(lambda statement: cursor.execute(statement.encode()).fetchall(), _invariants(POSTGRES))
 
 
 def _audit(read: _Read, invariants: dict[str, str]) -> Audit:
