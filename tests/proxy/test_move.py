@@ -293,15 +293,26 @@ def test_what_is_no_ledger_is_refused(where: str, tmp_path: Path, config_text: s
 
 
 _BENT = """CREATE FUNCTION bend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;
-    CREATE TRIGGER bend BEFORE INSERT ON ledger_receipt FOR EACH ROW EXECUTE FUNCTION bend()"""
+    CREATE TRIGGER bend BEFORE INSERT ON {} FOR EACH ROW EXECUTE FUNCTION bend()"""
 
 
-def test_what_did_not_arrive_as_it_was_leaves_nothing(path: str, url: str) -> None:
-    """Whatever changed it on its way."""
+@pytest.mark.parametrize(
+    ("table", "change", "found"),
+    [
+        ("ledger_receipt", "NEW.charged = NEW.charged + 1;", "ledger_receipt is not the same"),
+        ("people_setting", "NEW.value = NULL; RETURN NULL;", "people_setting is not the same"),
+        ("ledger_transfer", "NEW.kind = replace(NEW.kind, 'charge', 'expiry');", "the audit does not find the same"),
+    ],
+)
+def test_what_did_not_arrive_as_it_was_leaves_nothing(path: str, url: str, table: str, change: str, found: str) -> None:
+    """Whatever changed it on its way, or left it out."""
+    Database(path, PROXY_TABLES).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO people_setting VALUES ('a', x'00')")
     _made(url)
     with psycopg.connect(url) as there:
-        there.execute(_BENT.format("NEW.charged = NEW.charged + 1;").encode())
-    with pytest.raises(MoveFailed, match="ledger_receipt is not the same"):
+        there.execute(_BENT.format(change, table).encode())
+    with pytest.raises(MoveFailed, match=found):
         move(path, url)
     assert _rows(url) == 0
 
@@ -310,7 +321,7 @@ def test_killed_midway_it_leaves_nothing(path: str, url: str, tmp_path: Path) ->
     """And the next attempt moves everything."""
     _made(url)
     with psycopg.connect(url, autocommit=True) as there:
-        there.execute(_BENT.format("PERFORM pg_advisory_xact_lock(1);").encode())
+        there.execute(_BENT.format("PERFORM pg_advisory_xact_lock(1);", "ledger_receipt").encode())
         with there.transaction():
             there.execute("SELECT pg_advisory_xact_lock(1)")
             command = [sys.executable, "-m", "proxy", "move", path, url]
