@@ -10,7 +10,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -317,19 +318,46 @@ def test_what_did_not_arrive_as_it_was_leaves_nothing(path: str, url: str, table
     assert _rows(url) == 0
 
 
-def test_killed_midway_it_leaves_nothing(path: str, url: str, tmp_path: Path) -> None:
-    """And the next attempt moves everything."""
+@contextmanager
+def _stuck(path: str, url: str) -> Iterator[tuple[subprocess.Popen[bytes], psycopg.Connection[Any]]]:
+    """A move that has come to the receipts and goes no further until the block has ended."""
     _made(url)
-    with psycopg.connect(url, autocommit=True) as there:
+    with psycopg.connect(url, autocommit=True) as there, ExitStack() as after:
         there.execute(_BENT.format("PERFORM pg_advisory_xact_lock(1);", "ledger_receipt").encode())
         with there.transaction():
             there.execute("SELECT pg_advisory_xact_lock(1)")
             command = [sys.executable, "-m", "proxy", "move", path, url]
-            with subprocess.Popen(command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.DEVNULL) as moving:
-                stuck = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-                assert until(lambda: bool(_one(there, stuck)), 30)
-                moving.send_signal(SIGKILL)
-                assert moving.wait() == -SIGKILL
-        assert _rows(url) == 0
+            # It is waited for when the lock is free.
+            moving = after.enter_context(subprocess.Popen(command, env=clean_environment(), stderr=subprocess.DEVNULL))
+            assert until(lambda: _waiting(there, "advisory"), 30)
+            yield moving, there
+
+
+def _waiting(connection: psycopg.Connection[Any], kind: str) -> bool:
+    return bool(_one(connection, f"SELECT COUNT(*) FROM pg_locks WHERE locktype = '{kind}' AND NOT granted"))
+
+
+def test_killed_midway_it_leaves_nothing(path: str, url: str) -> None:
+    """And the next attempt moves everything."""
+    with _stuck(path, url) as (moving, _):
+        moving.send_signal(SIGKILL)
+        assert moving.wait() == -SIGKILL
+    assert _rows(url) == 0
+    with psycopg.connect(url) as there:
         there.execute("DROP TRIGGER bend ON ledger_receipt")
     assert move(path, url).rows["ledger_receipt"] == 20
+
+
+@pytest.mark.usefixtures("upstream")
+def test_a_server_that_starts_meanwhile_waits(path: str, url: str, server: _Factory) -> None:
+    """And then finds everything."""
+    starting = server("serve", FAREBOX_DATABASE_URL=url)
+    with ThreadPoolExecutor(1) as beside:
+        with _stuck(path, url) as (moving, there):
+            started = beside.submit(starting.start)
+            assert until(lambda: _waiting(there, "relation"), 30)
+        assert moving.wait() == 0
+        started.result()
+    (orphan,) = starting.done("GET", "/orphans")["data"]
+    assert orphan["status"] == "orphaned"
+    assert starting.stop() == 0
