@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,9 +152,6 @@ def _sums(table: Table, connection: sqlite3.Connection | psycopg.Connection[_Row
 
 
 def _ask(connection: sqlite3.Connection | psycopg.Connection[_Row], statement: str) -> list[_Row]:
-    rows: Iterable[_Row]
     if isinstance(connection, sqlite3.Connection):
-        rows = connection.execute(statement)
-    else:
-        rows = connection.execute(statement.encode())
-    return list(rows)
+        return connection.execute(statement).fetchall()
+    return connection.execute(statement.encode()).fetchall()

@@ -307,7 +307,7 @@ _BENT = """CREATE FUNCTION bend() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {
 )
 def test_what_did_not_arrive_as_it_was_leaves_nothing(path: str, url: str, table: str, change: str, found: str) -> None:
     """Whatever changed it on its way, or left it out."""
-    Database(path, PROXY_TABLES).close()
+    Database(path).close()
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO people_setting VALUES ('a', x'00')")
     _made(url)
