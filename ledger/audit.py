@@ -24,7 +24,7 @@ from ledger.sqlite import SqliteReader
 from ledger.unsealed import EVERYTHING, Unsealed, unsealed
 from ledger.verifying import Sealed, verify
 
-__all__ = ["MOST_ROWS", "Audit", "Finding", "audit"]
+__all__ = ["MOST_ROWS", "Audit", "Finding", "audit", "audit_within"]
 
 MOST_ROWS: Final = 2_000_000
 """Of the sealed rows so many are read again, if not all are asked for; under half a minute."""
@@ -56,6 +56,11 @@ class Audit:
     @property
     def clean(self) -> bool:
         return not self.findings
+
+    @property
+    def broken(self) -> list[str]:
+        """The invariants that do not hold."""
+        return [finding.invariant for finding in self.findings]
 
 
 _ORIGIN: Final = (
@@ -287,13 +292,18 @@ def audit(where: str, *, most_rows: int | None = MOST_ROWS) -> Audit:
     again, about as many as most_rows, None for all. Raises LedgerUnavailable if there is no ledger.
     """
     postgres = is_postgres(where)
-    sql = POSTGRES if postgres else SQLITE
     with _server(where) if postgres else _file(where) as (read, reader):
-        sealed, changed = verify(reader, most_rows)
-        return _audit(read, sql, unsealed(sql) if sealed.ranges else EVERYTHING, sealed, changed)
+        return _audit(read, reader, POSTGRES if postgres else SQLITE, most_rows)
 
 
-def _audit(read: _Read, sql: Dialect, open_rows: Unsealed, sealed: Sealed, changed: list[_Row]) -> Audit:
+def audit_within(connection: psycopg.Connection[Any]) -> Audit:
+    """Check every invariant of a ledger in PostgreSQL as a transaction sees it; raises psycopg.Error."""
+    return _audit(*_reading(connection), POSTGRES, MOST_ROWS)
+
+
+def _audit(read: _Read, reader: Reader, sql: Dialect, most_rows: int | None) -> Audit:
+    sealed, changed = verify(reader, most_rows)
+    open_rows = unsealed(sql) if sealed.ranges else EVERYTHING
     findings = [Finding(_SEALED, changed[:_MOST_SHOWN])] if changed else []
     invariants = _invariants(sql, open_rows)
     for invariant, statement in invariants.items():
@@ -343,11 +353,13 @@ def _server(url: str) -> Iterator[tuple[_Read, Reader]]:
         with psycopg.connect(url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
-            named = connection.cursor(row_factory=dict_row)
-            yield (
-                lambda statement: named.execute(statement.encode()).fetchall(),
-                PostgresReader(lambda: connection.cursor(binary=True)),
-            )
+            yield _reading(connection)
     except psycopg.Error as error:
         # Not the URL: it may have a password in it.
         raise LedgerUnavailable(f"the ledger's database can't be audited: {error}") from error
+
+
+def _reading(connection: psycopg.Connection[Any]) -> tuple[_Read, Reader]:
+    named = connection.cursor(row_factory=dict_row)
+    reader = PostgresReader(lambda: connection.cursor(binary=True))
+    return lambda statement: named.execute(statement.encode()).fetchall(), reader

@@ -97,6 +97,7 @@ class LeaseOwnership:
         self._backend = Postgres(url)
         self.lease: int | None = None
         self.node: int | None = None
+        self._first = True
         self._take()
 
     def _take(self) -> None:
@@ -130,9 +131,12 @@ class LeaseOwnership:
             # Of those that ran here nobody has to wait.
             if ran_out or (machine == self._machine and not _lives(process))
         ]
-        if not dead:
+        if not (dead or self._first):
             return [], []
-        held = "SELECT account_id, hold_id, memo FROM ledger_hold WHERE lease = ANY(?)"
+        # Also those of no lease at all: of a file that was moved here, or of a commit that came after the burial.
+        held = """SELECT account_id, hold_id, memo FROM ledger_hold LEFT JOIN ledger_lease ON lease_id = lease
+            WHERE lease_id IS NULL OR lease_id = ANY(?)"""
+        self._first = False
         return dead, [(account, hold, bytes(memo)) for account, hold, memo in self._backend.rows(held, dead)]
 
     def bury(self, leases: list[int]) -> None:

@@ -217,6 +217,31 @@ def backup(config: str | None, file: str) -> None:
 
 
 @main.command()
+@click.argument("file")
+@click.argument("url")
+@json_option
+def move(file: str, url: str, as_json: bool) -> None:
+    """Copy the SQLite ledger FILE, that no server has, into the empty PostgreSQL database URL: all of it or nothing."""
+    from proxy.app import sqlite_path
+    from proxy.move import MoveFailed
+    from proxy.move import move as copy
+
+    if not is_postgres(url):
+        fail("move copies to PostgreSQL: name the database as postgresql://…")
+    try:
+        moved = copy(sqlite_path(file), url)
+    except (LedgerError, MoveFailed) as error:
+        fail(str(error))
+    if as_json:
+        totals = {name: format_credits(amount) for name, amount in moved.totals.items()}
+        click.echo(json.dumps({"object": "move", "rows": moved.rows, "totals": totals}))
+    else:
+        for table, rows in moved.rows.items():
+            click.echo(f"{table:<24} {rows}")
+    say("moved; set FAREBOX_DATABASE_URL to that database, start there, and start no server on the file again")
+
+
+@main.command()
 @with_options(config_option, json_option)
 def audit(config: str | None, as_json: bool) -> None:
     """Prove the ledger's invariants, beside a running server if there is one."""

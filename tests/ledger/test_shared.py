@@ -166,6 +166,22 @@ async def test_what_a_dead_process_held_is_released_while_others_run(url: str) -
         assert (balance.available, balance.held) == (55, 20)
 
 
+async def test_what_is_held_under_no_lease_is_released_at_a_start(url: str) -> None:
+    """As in a ledger that was moved here from a file, or where a commit came after its process was buried."""
+    async with sharing(url, 1) as (living,):
+        await living.open_account(1)
+        await living.issue(1, "paid", 100, paid=True)
+        for number in (1, 2, 3):
+            await living.hold(held(1, number, 10 * number))
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("UPDATE ledger_hold SET lease = NULL WHERE hold_id = 1")
+            connection.execute("UPDATE ledger_hold SET lease = 7 WHERE hold_id = 2")
+        async with sharing(url, 1) as (starting,):
+            assert (await starting.balance(1)).held == 30
+            assert [call.hold_id for call in await starting.orphans(5)] == [2, 1]
+        assert (await living.settle(1, 3, 30, receipt_memo(30))).late is False
+
+
 @pytest.mark.usefixtures("hasty")
 async def test_a_process_that_can_not_renew_takes_no_new_calls(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its running calls are told to stop before anybody else releases their holds; renewed, it goes on."""
