@@ -42,7 +42,7 @@ RUNNING = "running"
 
 _PAGE = 500
 _TABLES = 32
-_QUANTITY = re.compile(r"\d{1,40}(\.\d{1,40})?", re.ASCII)
+_QUANTITY = re.compile(r"\d{1,4300}(\.\d{1,4300})?", re.ASCII)
 _NOTHING = Rating((), 0)
 
 
