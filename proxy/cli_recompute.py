@@ -62,7 +62,7 @@ def _account(ctx: click.Context, param: click.Parameter, value: str | None) -> i
 def recompute(
     config: str | None, as_json: bool, requests: tuple[str, ...], since: int | None, account: int | None
 ) -> None:
-    """Rate calls again under the price tables that their receipts name, and compare; by default all calls."""
+    """Prove receipts, all by default: rate calls again under the price tables that they name."""
     from proxy.app import sqlite_path
     from proxy.recompute import BROKEN, DIFFERS, EQUAL, OLD, RUNNING, Books
 
