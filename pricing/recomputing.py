@@ -65,7 +65,8 @@ def differences(lines: Sequence[LineItem], total: int, rating: Rating) -> list[D
     """Compare a receipt's lines and total, in nanocredits, with a rating; the order of lines makes no difference."""
     found = []
     for name in dict.fromkeys(line.meter for line in (*lines, *rating.lines)):
-        written, made = ([line for line in all_ if line.meter == name] for all_ in (lines, rating.lines))
+        written = [line for line in lines if line.meter == name]
+        made = [line for line in rating.lines if line.meter == name]
         if written != made:
             found.append(Difference(name, _said(written), _said(made)))
     if total != rating.total:

@@ -31,6 +31,7 @@ from pricing.versions import kept_table
 from proxy.charge import run_share
 from proxy.ids import object_id, parse_object
 from proxy.journal import PriceVersionRow
+from proxy.receipts import CLIENT_LEFT
 
 __all__ = ["BROKEN", "DIFFERS", "EQUAL", "OLD", "RUNNING", "Books", "Recomputed", "Unreadable", "used_call"]
 
@@ -105,20 +106,21 @@ class Books:
     def table(self, version: str) -> PriceTable:
         """The table of a version; raises UnreadableTable."""
         table = self._kept(version)
-        if isinstance(table, UnreadableTable):
-            raise table
+        if isinstance(table, str):
+            raise UnreadableTable(table)
         return table
 
-    def _read_table(self, version: str) -> PriceTable | UnreadableTable:
+    def _read_table(self, version: str) -> PriceTable | str:
+        """Read a version's table, or say why it can't be; what can't is asked for once too."""
         with self._reading() as connection:
             wanted = select(col(PriceVersionRow.content)).where(col(PriceVersionRow.version) == version)
             content = connection.execute(wanted).scalar()
+        if not isinstance(content, str):
+            return f"nothing is kept of the price table {version}"
         try:
-            if content is None:
-                raise UnreadableTable(f"nothing is kept of the price table {version}")
             return kept_table(version, content)
         except UnreadableTable as error:
-            return error
+            return str(error)
 
     def _recompute(self, recorded: Recorded) -> Recomputed:
         request = object_id("req", recorded.hold_id, recorded.account_id)
@@ -147,6 +149,8 @@ class Books:
         except DBAPIError as error:
             # Not the URL: it may have a password in it.
             raise LedgerUnavailable(f"the ledger's database can't be read: {error.orig}") from error
+        except ValueError as error:
+            raise LedgerUnavailable(f"a call can't be read, `farebox audit` says which: {error}") from error
 
 
 def _document(recorded: Recorded) -> Mapping[str, Any]:
@@ -160,17 +164,16 @@ def _document(recorded: Recorded) -> Mapping[str, Any]:
 
 
 def used_call(memo: Mapping[str, Any]) -> UsedCall:
-    """Read what a settled call's price depends on out of its memo; raises Unreadable.
-
-    Only of calls whose client left it was ever doubtful whether they had output.
-    """
+    """Read what a settled call's price depends on out of its memo; raises Unreadable."""
     model, operation, usage = memo.get("model"), memo.get("operation"), memo.get("usage")
-    attributes, answered = memo.get("attributes"), memo.get("answered", memo.get("ended") != "client_left" or None)
+    # Before `answered` was kept, only calls whose client left were charged without any output.
+    attributes, answered = memo.get("attributes"), memo.get("answered", memo.get("ended") != CLIENT_LEFT or None)
     if (
         not isinstance(model, str)
         or not isinstance(operation, str | None)
         or not isinstance(usage, dict)
         or not isinstance(attributes, dict | None)
+        or not all(isinstance(value, str) for value in (attributes or {}).values())
         or not isinstance(answered, bool | None)
     ):
         raise Unreadable("what is kept of it does not say what it used")
@@ -187,9 +190,9 @@ def _lines(memo: Mapping[str, Any]) -> list[LineItem]:
         raise Unreadable("its receipt's lines can't be read") from error
 
 
-def _line(*, meter: str, quantity: object, price: str, amount: object) -> LineItem:
-    if not isinstance(amount, int):
-        raise Unreadable(f"its receipt's line {meter} has no amount")
+def _line(*, meter: object, quantity: object, price: object, amount: object) -> LineItem:
+    if not isinstance(meter, str) or not isinstance(price, str) or not isinstance(amount, int):
+        raise Unreadable(f"its receipt's line {meter} has no amount or price")
     return LineItem(meter, _quantity(quantity), price, amount)
 
 
