@@ -111,7 +111,7 @@ class _Kind:
         calls = self._calls[account] = self._calls.get(account, -1) + 1
         run = str(calls // _CALLS_A_RUN)
         held = RunShare(run, "step", _HOLD, 1, _GRANTED)
-        charged = RunShare(run, "step", _CHARGE, 1, _GRANTED, close=lambda _: _MEMO)
+        charged = RunShare(run, "step", _CHARGE, 1, _GRANTED, close=lambda *_: _MEMO)
         return (
             PlaceHold(account, hold, 0, _MEMO, scopes=(_SCOPE, f"run:{run}"), share=held),
             Settle(account, hold, 0, b"", share=charged),

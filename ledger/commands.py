@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ledger.model import NEVER, Claim
+from ledger.model import NEVER, Claim, Run
 from ledger.seals import Seal
 
 __all__ = [
@@ -127,7 +127,8 @@ class RunShare:
     """A call's part of what its run is charged for one operation: Σ raw over the run's calls, between two bounds.
 
     raw: what the call costs before the bounds, at most or exactly. floor: least applies, as it does to answered calls.
-    close: makes the memo of what the call is charged for it, in nanocredits; only for a Settle.
+    close: makes the memo of what the run had come to and what the call is charged for it, in nanocredits; only for a
+    Settle.
     """
 
     run: str
@@ -136,7 +137,7 @@ class RunShare:
     least: int | None
     most: int | None
     floor: bool = True
-    close: Callable[[int], bytes] | None = None
+    close: Callable[[Run, int], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

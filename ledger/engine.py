@@ -310,9 +310,9 @@ def _end(book: Book, command: Settle | Void, order: BucketOrder, now: int) -> En
         hold = Hold(command.hold_id, 0, (), recorded.memo, recorded.created_at, 0, recorded.limits)
         late = True
     if isinstance(command, Settle) and command.share is not None:
-        share = charge_share(book, command.share)
+        run, share = run_of(book, command.share), charge_share(book, command.share)
         charged += share
-        memo = memo if command.share.close is None else command.share.close(share)
+        memo = memo if command.share.close is None else command.share.close(run, share)
     paid = _consume(book, hold, charged, now)
     excess = charged - sum(amount for _, amount in paid)
     if excess:

@@ -32,7 +32,7 @@ from ledger.statement import Entry, read_statement
 from ledger.tables import GrantRow
 from ledger.usage import Recorded, Total, Which, find_call, list_orphans, list_usage, summarize, usage_page
 
-__all__ = ["BucketCount", "Queries", "Recorded"]
+__all__ = ["BucketCount", "Queries", "Recorded", "read_only"]
 
 _CONNECT_SECONDS = 5
 
@@ -67,9 +67,7 @@ class Queries:
     """A reader's connections to one ledger: in a file, by its path, or in PostgreSQL, by its URL."""
 
     def __init__(self, where: str) -> None:
-        self._engine = (
-            _server(where) if is_postgres(where) else create_engine(f"sqlite:///file:{where}?mode=ro&uri=true")
-        )
+        self._engine = read_only(where)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -192,6 +190,11 @@ class Queries:
             if begin := dialect_of(connection).begin:
                 connection.exec_driver_sql(begin)
             yield connection
+
+
+def read_only(where: str) -> Engine:
+    """Make a reader's connections to one database: a file, by its path, or PostgreSQL, by its URL."""
+    return _server(where) if is_postgres(where) else create_engine(f"sqlite:///file:{where}?mode=ro&uri=true")
 
 
 def _server(url: str) -> Engine:

@@ -8,7 +8,7 @@ from ledger.book import Book
 from ledger.commands import RunShare
 from ledger.model import Run
 
-__all__ = ["charge_share", "hold_share", "run_of"]
+__all__ = ["charge_share", "hold_share", "run_of", "share_of"]
 
 
 def run_of(book: Book, share: RunShare) -> Run:
@@ -25,17 +25,22 @@ def hold_share(run: Run, share: RunShare) -> int:
     return needed if share.most is None else max(0, min(needed, share.most - run.charged))
 
 
-def charge_share(book: Book, share: RunShare) -> int:
-    """Add a call to its run; returns its charge: bounded(Σ raw after) − bounded(Σ raw before), never below 0.
+def share_of(run: Run, share: RunShare) -> int:
+    """What a call is charged for its share: bounded(Σ raw after) − bounded(Σ raw before), never below 0.
 
     Nor above what the call can come to by itself: what lower bounds took off before stays off, though they rose since.
     """
-    run = run_of(book, share)
     raw = run.raw + share.raw
     bounded = raw if share.least is None or not share.floor else max(raw, share.least)
     bounded = bounded if share.most is None else min(bounded, share.most)
     most = hold_share(run, share if share.floor else replace(share, least=None))
-    charged = min(max(0, bounded - run.charged), most)
-    book.runs[share.run, share.operation] = Run(raw, run.charged + charged)
+    return min(max(0, bounded - run.charged), most)
+
+
+def charge_share(book: Book, share: RunShare) -> int:
+    """Add a call to its run; returns its charge, as `share_of` has it."""
+    run = run_of(book, share)
+    charged = share_of(run, share)
+    book.runs[share.run, share.operation] = Run(run.raw + share.raw, run.charged + charged)
     book.runs_changed.add((share.run, share.operation))
     return charged

@@ -3,12 +3,14 @@
 PricingError
 ├── ConfigError      the operator's file is wrong; carries file, line and fix
 ├── UnpricedModel    the table has no price for what was asked
+├── UnreadableTable  what was kept of a table is not it, or more than this release knows
+├── NotKept          a call was recorded before something that its price depends on was
 └── InvalidAmount    a figure that is no amount of credits
 """
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "InvalidAmount", "PricingError", "UnpricedModel"]
+__all__ = ["ConfigError", "InvalidAmount", "NotKept", "PricingError", "UnpricedModel", "UnreadableTable"]
 
 
 class PricingError(Exception):
@@ -27,6 +29,17 @@ class ConfigError(PricingError):
 
 class UnpricedModel(PricingError):
     """A model or meter was asked for that the table does not price."""
+
+
+class UnreadableTable(PricingError):
+    """What was kept of a price table is not that table, or says more than this release knows."""
+
+
+class NotKept(PricingError):
+    """A call was recorded before something that its price depends on was kept; `str()` reads `written before …`."""
+
+    def __init__(self, since: str) -> None:
+        super().__init__(f"written before {since}")
 
 
 class InvalidAmount(PricingError):

@@ -7,13 +7,14 @@ the sum of its lines, so a receipt can be added up by hand and a quote is never 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pricing.meters import INPUT, METERS, OUTPUT
 from pricing.receipt import LineItem, Rating
 from pricing.table import Price, RateCard
 from pricing.usage import Quantity, Usage
 
-__all__ = ["affordable_output", "of_surcharges", "quote", "rate"]
+__all__ = ["affordable_output", "in_run", "of_surcharges", "quote", "rate"]
 
 
 def _half_even(numerator: int, denominator: int) -> int:
@@ -66,6 +67,20 @@ def rate(card: RateCard, usage: Usage, *, answered: bool = True) -> Rating:
 def of_surcharges(card: RateCard, rating: Rating) -> int:
     """What of a rating's total no bound bounds, in nanocredits."""
     return sum(line.amount for line in rating.lines if line.meter in card.surcharges)
+
+
+def in_run(card: RateCard, rating: Rating, raw: int, charged: int) -> Rating:
+    """Add to an unbounded rating the line that brings its run within the card's bounds, before the surcharges.
+
+    raw: its own lines' sum; charged: what its run is charged for it; both in nanocredits.
+    """
+    if charged == raw:
+        return rating
+    name, bound = ("min", card.least) if charged > raw else ("max", card.most or card.least)
+    line = LineItem(name, 1, f"{bound.text if bound else ''} / run", charged - raw)
+    own = [item for item in rating.lines if item.meter not in card.surcharges]
+    added = [item for item in rating.lines if item.meter in card.surcharges]
+    return replace(rating, lines=(*own, line, *added), total=rating.total - raw + charged)
 
 
 def _bound(card: RateCard, lines: list[LineItem], total: int, *, answered: bool) -> int:

@@ -174,12 +174,7 @@ class PriceTable:
 
         attributes: of the request; those that no rule asks for make no difference.
         """
-        price = self.models.get(model)
-        changes = self.operations.get(operation) if operation is not None else None
-        if price is None or (operation is not None and changes is None):
-            what = f"model {model!r}" if price is None else f"operation {operation!r}"
-            raise UnpricedModel(f"the price table has no {what}")
-        rules: dict[str, tuple[Rule, ...]] = {**price.rules, **(changes.rules if changes else {})}
+        price, changes, rules = self._find(model, operation)
         # Only known values may tell cards apart: what callers send must not fill the memory.
         known = {pair for chosen in rules.values() for rule in chosen for pair in rule.when}
         given = {name: value for name, value in (attributes or {}).items() if (name, value) in known} if known else {}
@@ -188,6 +183,19 @@ class PriceTable:
         if card is None:
             card = self._cards[key] = self._make(price, changes, rules, given)
         return card
+
+    def asks(self, model: str, operation: str | None) -> bool:
+        """Whether any price of a kind of call depends on attributes; raises UnpricedModel."""
+        _, _, rules = self._find(model, operation)
+        return any(rule.when for chosen in rules.values() for rule in chosen)
+
+    def _find(self, model: str, operation: str | None) -> tuple[ModelPrice, OperationPrice | None, Rules]:
+        price = self.models.get(model)
+        changes = self.operations.get(operation) if operation is not None else None
+        if price is None or (operation is not None and changes is None):
+            what = f"model {model!r}" if price is None else f"operation {operation!r}"
+            raise UnpricedModel(f"the price table has no {what}")
+        return price, changes, {**price.rules, **(changes.rules if changes else {})}
 
     def _make(
         self, price: ModelPrice, changes: OperationPrice | None, rules: Rules, attributes: Attributes

@@ -9,11 +9,11 @@ from dataclasses import replace
 from ledger.commands import RunShare, Settle, Void
 from ledger.errors import Conflict, LedgerError, Overloaded
 from ledger.ledger import Ledger
-from ledger.model import Limit
+from ledger.model import Limit, Run
 from ledger.outcomes import Ended, Held, Refused
 from pricing.amounts import MAX_CREDITS, NANO, format_credits
-from pricing.rating import of_surcharges, rate
-from pricing.receipt import LineItem, Rating
+from pricing.rating import in_run, of_surcharges, rate
+from pricing.receipt import Rating
 from pricing.table import RateCard
 from pricing.usage import Usage
 from proxy.errors import ApiError
@@ -83,15 +83,23 @@ class Charge:
             await self.void(UPSTREAM_ERROR)
             raise Conflict(f"a charge of {format_credits(rating.total)} credits can't be posted")
 
-        def memo(rating: Rating) -> bytes:
-            return self._memo.ended(ended, rating, usage, estimated=estimated, performed=performed)
+        def memo(rating: Rating, before: Run | None = None) -> bytes:
+            return self._memo.ended(
+                ended,
+                rating,
+                usage,
+                estimated=estimated,
+                answered=answered,
+                run_before=None if before is None else before._asdict(),
+                performed=performed,
+            )
 
         hold_id, rest, share = self.held.hold.hold_id, rating.total, None
         if self._run is not None:
             rest = of_surcharges(card, rating)
             raw = rating.total - rest
             share = run_share(self._card, self._run, self._memo.operation, raw, floor=answered)
-            share = replace(share, close=lambda charged: memo(_in_run(self._card, rating, raw, charged)))
+            share = replace(share, close=lambda run, charged: memo(in_run(self._card, rating, raw, charged), run))
         command = Settle(self._account_id, hold_id, rest, memo(rating), share, answer)
         return await self._end(command, self._void(UPSTREAM_ERROR) if or_void else command)
 
@@ -101,7 +109,7 @@ class Charge:
         return await self._end(command, command)
 
     def _void(self, ended: str, performed: Mapping[str, object] | None = None) -> Void:
-        memo = self._memo.ended(ended, _NOTHING, {}, estimated=False, performed=performed)
+        memo = self._memo.ended(ended, _NOTHING, {}, estimated=False, answered=False, performed=performed)
         return Void(self._account_id, self.held.hold.hold_id, memo)
 
     async def _end(self, command: Settle | Void, later: Settle | Void) -> Ended:
@@ -115,17 +123,6 @@ def run_share(card: RateCard, run: str, operation: str | None, raw: int, *, floo
     """A call's share of its run, which the card's bounds are for."""
     least, most = (None if bound is None else bound.nano for bound in (card.least, card.most))
     return RunShare(run, operation or "", raw, least, most, floor)
-
-
-def _in_run(card: RateCard, rating: Rating, raw: int, charged: int) -> Rating:
-    """The rating with the line that brings its run within its bounds, before the surcharges."""
-    if charged == raw:
-        return rating
-    name, bound = ("min", card.least) if charged > raw else ("max", card.most or card.least)
-    line = LineItem(name, 1, f"{bound.text if bound else ''} / run", charged - raw)
-    own = [item for item in rating.lines if item.meter not in card.surcharges]
-    added = [item for item in rating.lines if item.meter in card.surcharges]
-    return replace(rating, lines=(*own, line, *added), total=rating.total - raw + charged)
 
 
 def refused(refusal: Refused, max_tokens: int | None, top_up_url: str | None, say: Callable[[int], str]) -> ApiError:

@@ -19,8 +19,8 @@ from ledger.audit import audit as run_audit
 from ledger.errors import LedgerError
 from ledger.opening import is_postgres
 from pricing.amounts import format_credits
-from proxy import cli_admin, cli_keys
-from proxy.cli_options import config_option, fail, json_option, read_config, say, with_options
+from proxy import cli_admin, cli_keys, cli_recompute
+from proxy.cli_options import config_option, database_url, fail, json_option, read_config, say, with_options
 from proxy.config import Config, parse_config
 from proxy.ids import object_id
 
@@ -206,7 +206,7 @@ def backup(config: str | None, file: str) -> None:
     from proxy.backup import BackupFailed
     from proxy.backup import backup as copy
 
-    database = _database(config)
+    database = database_url(config)
     if is_postgres(database):
         fail("backup copies SQLite ledgers; copy PostgreSQL with its own tools, such as pg_dump")
     try:
@@ -248,7 +248,7 @@ def audit(config: str | None, as_json: bool) -> None:
     from proxy.app import sqlite_path
 
     try:
-        result = run_audit(sqlite_path(_database(config)))
+        result = run_audit(sqlite_path(database_url(config)))
     except LedgerError as error:
         fail(str(error))
     totals = {name: format_credits(amount) for name, amount in result.totals.items()}
@@ -269,14 +269,6 @@ def audit(config: str | None, as_json: bool) -> None:
     sys.exit(0 if result.clean else 1)
 
 
-def _database(config: str | None) -> str:
-    """The database's URL; the audit needs no more of the config, so a broken one does not stop it."""
-    chosen = config or os.environ.get("FAREBOX_CONFIG")
-    if chosen is None and not Path("config.yaml").exists():
-        return os.environ.get("FAREBOX_DATABASE_URL") or "sqlite:///farebox.db"
-    return read_config(chosen).database
-
-
 def _orphan(row: dict[str, object]) -> dict[str, object]:
     own, account = row["hold_id"], row["account_id"]
     assert isinstance(own, int)
@@ -286,6 +278,6 @@ def _orphan(row: dict[str, object]) -> dict[str, object]:
 
 for group in (
     *(cli_admin.account, cli_admin.receipt, cli_admin.grant, cli_admin.clock),
-    *(cli_keys.key, cli_keys.member, cli_keys.limit),
+    *(cli_keys.key, cli_keys.member, cli_keys.limit, cli_recompute.recompute),
 ):
     main.add_command(group)

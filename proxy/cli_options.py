@@ -18,6 +18,7 @@ __all__ = [
     "asking",
     "changing",
     "config_option",
+    "database_url",
     "fail",
     "json_option",
     "listing",
@@ -99,6 +100,14 @@ def read_config(path: str | None) -> Config:
     for warning in config.warnings:
         say(f"warning: {warning}")
     return config
+
+
+def database_url(config: str | None) -> str:
+    """The database's URL; what only reads it needs no more of the config, so a broken one does not stop it."""
+    chosen = config or os.environ.get("FAREBOX_CONFIG")
+    if chosen is None and not Path("config.yaml").exists():
+        return os.environ.get("FAREBOX_DATABASE_URL") or "sqlite:///farebox.db"
+    return read_config(chosen).database
 
 
 def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

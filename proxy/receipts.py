@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -25,6 +25,7 @@ class CallMemo:
     """What is known of a call when it is admitted; body_sha256 and what follows it are for reviews of usage.
 
     input_by_role: tokens by role and kind, where they were counted. member: who spends a team's credits by it.
+    attributes: of the request, on which its price may depend.
     """
 
     endpoint: str
@@ -42,6 +43,7 @@ class CallMemo:
     messages: int = 0
     input_by_role: Mapping[str, Mapping[str, int]] | None = None
     member: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -55,6 +57,7 @@ class CallMemo:
             "key": self.key,
             "member": self.member,
             "price_version": self.price_version,
+            "attributes": self.attributes,
             "shortened_to": self.shortened_to,
             "body_sha256": self.body_sha256,
             "retry_count": self.retry_count,
@@ -73,11 +76,14 @@ class CallMemo:
         usage: Usage,
         *,
         estimated: bool,
+        answered: bool,
+        run_before: Mapping[str, int] | None = None,
         performed: Mapping[str, Any] | None = None,
     ) -> bytes:
         """Write the memo of a call that has ended; its amounts are nanocredits, so that SQL can add them up.
 
-        performed: how the upstream did it, for the operator and for reviews.
+        answered: whether any output was received. run_before: what its run had come to, where its bounds are for all of
+        that. performed: how the upstream did it, for the operator and for reviews.
         """
         lines = [
             {
@@ -90,7 +96,15 @@ class CallMemo:
         ]
         quantities = {meter: format_quantity(quantity) for meter, quantity in usage.items()}
         return orjson.dumps(
-            {**self._common(), "ended": ended, "estimated": estimated, "lines": lines, "usage": quantities}
+            {
+                **self._common(),
+                "ended": ended,
+                "estimated": estimated,
+                "answered": answered,
+                "lines": lines,
+                "usage": quantities,
+            }
+            | ({} if run_before is None else {"run_before": run_before})
             | dict(performed or {})
         )
 

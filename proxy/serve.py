@@ -140,6 +140,7 @@ class _PaidCall:
             key=caller.key,
             member=caller.member,
             price_version=self._config.table.version,
+            attributes=call.attributes,
             shortened_to=None,
             body_sha256=hashlib.sha256(body).hexdigest(),
             retry_count=_retry_count(headers),

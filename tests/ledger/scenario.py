@@ -221,7 +221,7 @@ class _Player:
         least = words.amount() if words.skip("min") else None
         most = words.amount() if words.skip("max") else None
         answered = not words.skip("unanswered")
-        return RunShare("run", "answer", raw, least, most, answered, lambda share: receipt_memo(amount + share))
+        return RunShare("run", "answer", raw, least, most, answered, lambda _, share: receipt_memo(amount + share))
 
     def _grant(self, name: str, words: Words) -> IssueGrant:
         bucket = name if words.at_number() else words.take()

@@ -533,7 +533,7 @@ class RandomLife(RuleBasedStateMachine):
             share,
             raw=share.raw if raw is None else raw,
             floor=answered,
-            close=lambda charged: receipt_memo(rest + charged),
+            close=lambda _, charged: receipt_memo(rest + charged),
         )
         return Settle(ACCOUNT, hold_id, rest, b"", share)
 

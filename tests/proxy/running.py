@@ -159,10 +159,12 @@ class Server:
         return Caller(self, account, self.done("POST", f"/accounts/{account}/keys", {})["key"])
 
     def audit(self) -> dict[str, Any]:
-        """What `farebox audit` finds; asserts that it found nothing broken."""
+        """What `farebox audit` finds; asserts that it found nothing broken, and that every receipt recomputes."""
         ran = farebox(self.folder, "audit", "--json")
         document: dict[str, Any] = json.loads(ran.stdout)
         assert ran.returncode == 0 and document["clean"] is True, document
+        recomputed = farebox(self.folder, "recompute")
+        assert recomputed.returncode == 0, recomputed.stdout
         return document
 
 
