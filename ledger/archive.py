@@ -26,6 +26,7 @@ _RANGES = (
     "SELECT account_id, number, first_hold, last_hold FROM ledger_seal WHERE packed IS NOT NULL AND receipts > 0"
     " AND account_id BETWEEN ? AND ? AND last_at >= ? AND first_at < ?"
 )
+_ACCOUNT_BELOW = "SELECT MAX(account_id) FROM ledger_seal WHERE account_id <= ? AND packed IS NOT NULL"
 _ALL = 2**63 - 1
 
 
@@ -53,25 +54,31 @@ def packed_receipts(
     account id), below which the walk begins.
     """
 
-    def key(hold: int, account: int) -> tuple[int, int]:
-        return (-account, -hold) if by_account else (-hold, -account)
-
-    first, last = (0, _ALL) if account_id is None else (account_id, account_id)
     begins, ends = -_ALL if since is None else since, _ALL if until is None else until
-    beyond = None if after is None else key(*after)
-    ranges = sorted(
-        (key(newest, account), account, number)
-        for account, number, oldest, newest in reader.rows(_RANGES, first, last, begins, ends)
-        if beyond is None or key(oldest, account) > beyond
-    )
+    if account_id is not None or not by_account:
+        first, last = (0, _ALL) if account_id is None else (account_id, account_id)
+        yield from _merged(reader, reader.rows(_RANGES, first, last, begins, ends), after)
+        return
+    account = _ALL if after is None else after[1]
+    while (found := reader.rows(_ACCOUNT_BELOW, account)[0][0]) is not None:
+        beyond = after if after is not None and after[1] == found else None
+        yield from _merged(reader, reader.rows(_RANGES, found, found, begins, ends), beyond)
+        account = found - 1
+
+
+def _merged(reader: Reader, ranges: list[Row], after: tuple[int, int] | None) -> Iterator[Row]:
+    """Walk through the receipts of ranges, newest first; ranges overlap, as calls do."""
+    beyond = (-_ALL, 0) if after is None else (-after[0], -after[1])
     found: list[tuple[tuple[int, int], Row]] = []
-    for begin, account, number in ranges:
+    for account, number, oldest, newest in sorted(ranges, key=lambda each: (-each[3], -each[0])):
+        if (-oldest, -account) <= beyond:
+            continue
         # No later range has what comes before this one's first.
-        while found and found[0][0] < begin:
+        while found and found[0][0] < (-newest, -account):
             yield heapq.heappop(found)[1]
         for row in unpack(reader.rows(_PACKED, account, number)[0][0])[1]:
-            if beyond is None or key(row[1], account) > beyond:
-                heapq.heappush(found, (key(row[1], account), row))
+            if (-row[1], -account) > beyond:
+                heapq.heappush(found, ((-row[1], -account), row))
     while found:
         yield heapq.heappop(found)[1]
 

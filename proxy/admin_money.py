@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
@@ -213,6 +214,7 @@ class _Money(Admin):
                 "findings": [{"invariant": f.invariant, "rows": f.rows} for f in result.findings],
                 "totals": {name: format_credits(amount) for name, amount in result.totals.items()},
                 "checked": result.checked,
+                "sealed": asdict(result.sealed),
             }
         )
 

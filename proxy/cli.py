@@ -10,11 +10,13 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ledger.audit import MOST_ROWS
 from ledger.audit import audit as run_audit
 from ledger.errors import LedgerError
 from ledger.opening import is_postgres
@@ -243,19 +245,23 @@ def move(file: str, url: str, as_json: bool) -> None:
 
 @main.command()
 @with_options(config_option, json_option)
-def audit(config: str | None, as_json: bool) -> None:
+@click.option(
+    "--all", "everything", is_flag=True, help="Read all that is sealed again, not the newest two million rows."
+)
+def audit(config: str | None, everything: bool, as_json: bool) -> None:
     """Prove the ledger's invariants, beside a running server if there is one."""
     from proxy.app import sqlite_path
 
     try:
-        result = run_audit(sqlite_path(database_url(config)))
+        result = run_audit(sqlite_path(database_url(config)), most_rows=None if everything else MOST_ROWS)
     except LedgerError as error:
         fail(str(error))
     totals = {name: format_credits(amount) for name, amount in result.totals.items()}
     if as_json:
         findings = [{"invariant": finding.invariant, "rows": finding.rows} for finding in result.findings]
         document = {"object": "audit", "clean": result.clean, "findings": findings, "totals": totals}
-        click.echo(json.dumps({**document, "orphans": [_orphan(row) for row in result.orphans]}))
+        orphans = [_orphan(row) for row in result.orphans]
+        click.echo(json.dumps({**document, "orphans": orphans, "sealed": asdict(result.sealed)}))
     else:
         broken = {finding.invariant: finding for finding in result.findings}
         for invariant in result.checked:
@@ -265,6 +271,10 @@ def audit(config: str | None, as_json: bool) -> None:
         click.echo(", ".join(f"{name} {amount}" for name, amount in totals.items()))
         for row in result.orphans:
             click.echo(f"orphan {_orphan(row)['id']} (released in full)")
+        sealed = result.sealed
+        if sealed.ranges:
+            click.echo(f"sealed: {sealed.ranges} ranges of {sealed.rows} rows, {sealed.read} of them read again")
+            click.echo(f"head {sealed.head}")
         click.echo("clean" if result.clean else "NOT CLEAN")
     sys.exit(0 if result.clean else 1)
 

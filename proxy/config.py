@@ -24,12 +24,15 @@ from proxy.upstream.config import Timeouts, UpstreamConfig, parse_upstream, pars
 
 __all__ = ["BucketConfig", "Config", "ModelConfig", "Timeouts", "UpstreamConfig", "load_config", "parse_config"]
 
+_DAY = 86_400_000_000
+_PACK_AFTER_DAYS = 400
 _TOP = (
     "credit",
     "database",
     "top_up_url",
     "max_body",
     "keep_answers",
+    "pack_after",
     "upstreams",
     "models",
     "surcharges",
@@ -164,11 +167,25 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
                 name: int(bucket.expires * 1_000_000) for name, bucket in buckets.items() if bucket.expires is not None
             },
             plans={name: plan.given for name, plan in plans.items()},
+            pack_after=_pack_after(top.get("pack_after")),
         ),
         limits=parse_limits(top["limits"]) if "limits" in top else LimitsConfig(),
         table=price_table(prices, operation_prices, surcharges, matching),
         warnings=tuple(warnings),
     )
+
+
+def _pack_after(node: Node | None) -> int | None:
+    """Read when a month that is over is packed away, in microseconds."""
+    if node is None:
+        return _PACK_AFTER_DAYS * _DAY
+    text = node.text()
+    if text == "never":
+        return None
+    days = re.fullmatch(r"([1-9]\d{0,3})d", text, re.ASCII)
+    if days is None:
+        raise node.error(f"must be a number of days such as 400d, or never, not `{text[:40]}`")
+    return int(days[1]) * _DAY
 
 
 def _default_plan(node: Node, plans: Mapping[str, PlanConfig]) -> str:

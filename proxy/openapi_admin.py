@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxy.openapi_schemas import (
     AMOUNT,
+    COUNT,
     FLAG,
     TEXT,
     TIME,
@@ -165,6 +166,9 @@ def _administration() -> dict[str, Schema]:
             findings=list_of(answered(None, "A broken invariant.", invariant=TEXT, rows=list_of({"type": "object"}))),
             totals=map_of(AMOUNT),
             checked=list_of(TEXT),
+            sealed=answered(
+                None, "What is sealed; head: its digest.", ranges=COUNT, rows=COUNT, read=COUNT, head=or_null(TEXT)
+            ),
         ),
     }
 
