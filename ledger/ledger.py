@@ -61,6 +61,7 @@ __all__ = ["Ledger"]
 _Kind = TypeVar("_Kind")
 _EXPORT_PAGE = 1000
 _AT_ONCE = 20
+_IN_BATCH = 5
 _REST = 4
 """How much longer than it works what is done gently rests."""
 _MOST_SHARES = 16
@@ -155,8 +156,7 @@ class Ledger:
         while accounts := await self._list(self._queries.accounts_above, last, _AT_ONCE):
             last, began = accounts[-1], time.monotonic()
             while commands := await due(accounts):
-                # One after the other: what serves nobody who waits must not make a batch long.
-                outcomes = [_expect(Closed, await self._commit.submit(command)) for command in commands]
+                outcomes = [_expect(Closed, outcome) for outcome in await self._in_turn(commands)]
                 accounts = [
                     command.account_id for command, outcome in zip(commands, outcomes, strict=True) if outcome.done
                 ]
@@ -165,6 +165,13 @@ class Ledger:
                     await asyncio.sleep(_REST * (time.monotonic() - began))
                     began = time.monotonic()
         return closed
+
+    async def _in_turn(self, commands: Sequence[KeepSeal | PackSeal]) -> list[Outcome]:
+        """Carry out a few at a time: what serves nobody who waits must not make a batch long."""
+        outcomes: list[Outcome] = []
+        for first in range(0, len(commands), _IN_BATCH):
+            outcomes += await asyncio.gather(*map(self._commit.submit, commands[first : first + _IN_BATCH]))
+        return outcomes
 
     async def close(self) -> None:
         """Commit what is queued and give the ledger up."""

@@ -196,7 +196,7 @@ async def test_a_file_from_before_there_were_revisions_is_brought_up_to_date(pat
         connection.execute("DROP INDEX ledger_receipt_orphan")
         connection.execute("DROP TABLE ledger_version")
         connection.execute("DROP TABLE ledger_seal")
-    async with running(path, Clock()) as ledger:
+    async with running(path, Clock(NOON + 1)) as ledger:
         assert (await ledger.balance(1)).available == 60
         assert isinstance(await ledger.refund(1, 11, 15, "late", bonus_bucket="bonus"), Refunded)
         assert (await ledger.void_grant(1, grant.grant_id, "why")).amount == 75
