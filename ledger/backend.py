@@ -29,6 +29,9 @@ class Reader(Protocol):
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:
         """Read accounts with their open grants: ACCOUNT_COLUMNS and then LOT_COLUMNS, of which null is none."""
 
+    def holds(self, pairs: Pairs) -> list[Row]:
+        """Read open holds by (account id, hold id), as HOLD_COLUMNS."""
+
     def rows(self, statement: str, *values: object) -> list[Row]:
         """Read rows; each `?` of the statement stands for a value."""
 
@@ -48,11 +51,14 @@ class Backend(Reader, Protocol):
     def create(self) -> None:
         """Create what is missing of the tables and their columns."""
 
-    def begin(self, accounts: Sequence[int]) -> None:
-        """Begin a transaction in which nobody else changes these accounts."""
+    def begin(self, accounts: Sequence[int], holds: Pairs = ()) -> None:
+        """Begin a transaction in which nobody else changes these accounts; holds: those that will be asked for."""
 
     def write(self, write: Write, rows: Sequence[Row]) -> int:
         """Write rows; returns how many were."""
+
+    def write_all(self, changes: Iterable[tuple[Write, Sequence[Row]]]) -> list[int]:
+        """Write some after the other; returns of each how many rows were written."""
 
     def commit(self) -> None:
         """End the transaction; durable when this returns."""

@@ -31,7 +31,7 @@ from ledger.ids import IdSource, microseconds
 from ledger.lanes import Lanes
 from ledger.minding import Minder
 from ledger.model import KEPT_FOR, NEVER, Claimed, Grant, Limit
-from ledger.opening import open_stores, sealed_to
+from ledger.opening import open_stores
 from ledger.outcomes import (
     AccountSet,
     Adjusted,
@@ -115,8 +115,7 @@ class Ledger:
         stores, ownership = await asyncio.to_thread(open_stores, url, owner, clock)
         lanes = Lanes(stores, rules, clock, most_waiting)
         minder = Minder(ownership, lanes, orphan_memo)
-        above = await asyncio.to_thread(sealed_to, stores[0].backend)
-        ledger = cls(url, stores, lanes, minder, IdSource(clock, ownership.node, above), rules, clock)
+        ledger = cls(url, stores, lanes, minder, IdSource(clock, ownership.node, stores[0].above), rules, clock)
         try:
             await minder.release_orphans()
         except BaseException:

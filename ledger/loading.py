@@ -19,6 +19,7 @@ __all__ = [
     "CLAIM_COLUMNS",
     "GRANT_COLUMNS",
     "HOLD_COLUMNS",
+    "LOAD_HOLDS",
     "LIMIT_COLUMNS",
     "LOT_COLUMNS",
     "RECEIPT_COLUMNS",
@@ -49,7 +50,7 @@ REFUND_COLUMNS = "account_id, refund_id, hold_id, amount, paid_to, debt_reduced,
 LOT_COLUMNS = f"balance, held, lost, voided_at, {GRANT_COLUMNS}"
 _OF_ACCOUNT = len(ACCOUNT_COLUMNS.split(", "))
 _PERIODS = ACCOUNT_COLUMNS.split(", ").index("periods")
-_LOAD_HOLDS = f"SELECT {HOLD_COLUMNS} FROM ledger_hold WHERE (account_id, hold_id) IN {{pairs}}"
+LOAD_HOLDS = f"SELECT {HOLD_COLUMNS} FROM ledger_hold WHERE (account_id, hold_id) IN {{pairs}}"
 _LOAD_RECEIPTS = f"SELECT {COLUMNS['receipt']} FROM ledger_receipt WHERE (account_id, hold_id) IN {{pairs}}"
 _LOAD_REFUNDS = (
     f"SELECT {REFUND_COLUMNS} FROM ledger_refund WHERE (account_id, hold_id) IN {{pairs}} ORDER BY refund_id"
@@ -115,7 +116,7 @@ def load(reader: Reader, commands: Sequence[Command], books: dict[int, Book]) ->
         elif isinstance(command, (VoidGrant, Refund)):
             corrections.append(command)
     if ends:
-        for row in reader.rows_in(_LOAD_HOLDS, [*ends]):
+        for row in reader.holds([*ends]):
             legs = tuple(Leg(*leg) for leg in orjson.loads(row[3]))
             claim = None if row[8] is None else Claim(row[8][:_DIGEST], row[8][_DIGEST:])
             books[row[0]].holds[row[1]] = Hold(row[1], row[2], legs, row[4], row[5], row[6], _read_pairs(row[7]), claim)

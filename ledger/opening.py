@@ -15,7 +15,7 @@ from ledger.postgres import Postgres
 from ledger.sqlite import Sqlite
 from ledger.store import Store
 
-__all__ = ["is_postgres", "open_stores", "sealed_to"]
+__all__ = ["is_postgres", "open_stores"]
 
 _LANES = 4
 
@@ -43,7 +43,7 @@ def _open_file(path: str, owner: str, clock: Callable[[], int]) -> tuple[Sequenc
     try:
         backend = Sqlite(path)
         backend.create()
-        store = Store(backend, clock=clock, above=sealed_to(backend))
+        store = Store(backend, clock=clock, above=_sealed_to(backend))
         ownership.find(store)
     except BaseException:
         ownership.release()
@@ -55,7 +55,7 @@ def _open_shared(url: str, owner: str, clock: Callable[[], int]) -> tuple[Sequen
     backend = Postgres(url)
     backend.create()
     ownership = LeaseOwnership(url, owner)
-    above = sealed_to(backend)
+    above = _sealed_to(backend)
     stores = [
         Store(each, ownership.node, clock, above) for each in (backend, *(Postgres(url) for _ in range(_LANES - 1)))
     ]
@@ -64,7 +64,7 @@ def _open_shared(url: str, owner: str, clock: Callable[[], int]) -> tuple[Sequen
     return stores, ownership
 
 
-def sealed_to(reader: Reader) -> int:
+def _sealed_to(reader: Reader) -> int:
     """The last id that is sealed anywhere: what happens from now on comes after it."""
     ((last,),) = reader.rows("SELECT COALESCE(MAX(to_id), 0) FROM ledger_seal")
     return int(last)

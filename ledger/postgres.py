@@ -16,7 +16,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.dialects import postgresql as dialect
 
 from ledger.backend import Pairs, Row, Write
-from ledger.loading import ACCOUNT_COLUMNS, LOT_COLUMNS
+from ledger.loading import ACCOUNT_COLUMNS, LOAD_HOLDS, LOT_COLUMNS
 from ledger.migrating import LEDGER, migrate
 from ledger.tables import HOLD_HAS_ENDED, TABLES
 
@@ -33,6 +33,16 @@ _CONNECT_SECONDS = 5
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not say
 
 
+def with_lots(accounts: Iterable[Row], lots: Iterable[Row]) -> Iterable[Row]:
+    """Put to each account its grants."""
+    by_account: dict[int, list[Row]] = {row[0]: [] for row in accounts}
+    for lot in lots:
+        by_account[lot[0]].append(lot[1:])
+    for row in accounts:
+        for found in by_account[row[0]] or [_NO_LOT]:
+            yield row + found
+
+
 class PostgresReader:
     """A connection's reading side."""
 
@@ -41,23 +51,16 @@ class PostgresReader:
 
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:
         found = self._at().execute(_ACCOUNTS, (accounts,)).fetchall()
-        return self._with_lots(found)
+        return with_lots(found, self._at().execute(_LOTS, ([row[0] for row in found],)).fetchall())
 
-    def _with_lots(self, accounts: Iterable[Row]) -> Iterable[Row]:
-        by_account: dict[int, list[Row]] = {row[0]: [] for row in accounts}
-        for lot in self._at().execute(_LOTS, ([*by_account],)).fetchall():
-            by_account[lot[0]].append(lot[1:])
-        for row in accounts:
-            for found in by_account[row[0]] or [_NO_LOT]:
-                yield row + found
+    def holds(self, pairs: Pairs) -> list[Row]:
+        return self.rows_in(LOAD_HOLDS, pairs)
 
     def rows(self, statement: str, *values: object) -> list[Row]:
         return self._at().execute(_ours(statement), values).fetchall()
 
     def rows_in(self, statement: str, pairs: Pairs) -> list[Row]:
-        firsts, seconds = zip(*pairs, strict=True) if pairs else ((), ())
-        kind = "text" if any(isinstance(second, str) for second in seconds) else "bigint"
-        return self._at().execute(_with_pairs(statement, kind), ([*firsts], [*seconds])).fetchall()
+        return self._at().execute(*_by_pairs(statement, pairs)).fetchall()
 
 
 class Postgres(PostgresReader):
@@ -71,6 +74,8 @@ class Postgres(PostgresReader):
         self._url = url
         self._connection: psycopg.Connection[Row] | None = None
         self._locked: list[Row] = []
+        self._lots: list[Row] = []
+        self._held: list[Row] = []
 
     def _cursor(self) -> psycopg.Cursor[Row]:
         if self._connection is None or self._connection.closed:
@@ -89,19 +94,36 @@ class Postgres(PostgresReader):
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATING})")
             migrate(connection, LEDGER)
 
-    def begin(self, accounts: Sequence[int]) -> None:
-        cursor = self._cursor()
-        with cursor.connection.pipeline():
-            cursor.execute("BEGIN")
+    def begin(self, accounts: Sequence[int], holds: Pairs = ()) -> None:
+        connection = self._cursor().connection
+        self._held = []
+        # All is sent at once, and answered in order: each statement sees what was left when the one before was done.
+        with connection.pipeline():
+            connection.execute("BEGIN")
             # In order, so that two batches with the same accounts wait for each other and not each for the other.
-            self._locked = cursor.execute(f"{_ACCOUNTS} FOR NO KEY UPDATE", (accounts,)).fetchall()
+            locked = self._cursor().execute(f"{_ACCOUNTS} FOR NO KEY UPDATE", (accounts,))
+            lots = self._cursor().execute(_LOTS, (accounts,))
+            held = self._cursor().execute(*_by_pairs(LOAD_HOLDS, holds)) if holds else None
+            self._locked, self._lots = locked.fetchall(), lots.fetchall()
+            if held is not None:
+                self._held = held.fetchall()
 
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:
-        # Those that were locked; their grants are read after that, as they were left by who had the lock before.
-        return self._with_lots(self._locked)
+        return with_lots(self._locked, self._lots)
+
+    def holds(self, pairs: Pairs) -> list[Row]:
+        return self._held
 
     def write(self, write: Write, rows: Sequence[Row]) -> int:
         return self._cursor().execute(_statement(write), [list(column) for column in zip(*rows, strict=True)]).rowcount
+
+    def write_all(self, changes: Iterable[tuple[Write, Sequence[Row]]]) -> list[int]:
+        with self._cursor().connection.pipeline():
+            written = [
+                self._cursor().execute(_statement(write), [list(column) for column in zip(*rows, strict=True)])
+                for write, rows in changes
+            ]
+        return [cursor.rowcount for cursor in written]
 
     def commit(self) -> None:
         self._cursor().execute("COMMIT")
@@ -135,6 +157,12 @@ class Postgres(PostgresReader):
 @cache
 def _ours(statement: str) -> bytes:
     return statement.replace("%", "%%").replace("?", "%s").encode()
+
+
+def _by_pairs(statement: str, pairs: Pairs) -> tuple[bytes, tuple[list[int], list[int | str]]]:
+    firsts, seconds = zip(*pairs, strict=True) if pairs else ((), ())
+    kind = "text" if any(isinstance(second, str) for second in seconds) else "bigint"
+    return _with_pairs(statement, kind), ([*firsts], [*seconds])
 
 
 @cache

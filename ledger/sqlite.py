@@ -11,7 +11,7 @@ from sqlalchemy import NullPool, create_engine
 
 from ledger.backend import Pairs, Row, Write
 from ledger.errors import LedgerUnavailable
-from ledger.loading import ACCOUNT_COLUMNS, LOT_COLUMNS, json_text
+from ledger.loading import ACCOUNT_COLUMNS, LOAD_HOLDS, LOT_COLUMNS, json_text
 from ledger.migrating import LEDGER, migrate
 from ledger.tables import HOLD_HAS_ENDED
 
@@ -46,6 +46,9 @@ class SqliteReader:
 
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:
         return self._cursor.execute(_LOAD_BOOKS, (json_text(accounts),))
+
+    def holds(self, pairs: Pairs) -> list[Row]:
+        return self.rows_in(LOAD_HOLDS, pairs)
 
     def rows(self, statement: str, *values: object) -> list[Row]:
         return self._cursor.execute(statement, values).fetchall()
@@ -83,11 +86,14 @@ class Sqlite(SqliteReader):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             migrate(connection, LEDGER)
 
-    def begin(self, accounts: Sequence[int]) -> None:
+    def begin(self, accounts: Sequence[int], holds: Pairs = ()) -> None:
         self._cursor.execute("BEGIN IMMEDIATE")
 
     def write(self, write: Write, rows: Sequence[Row]) -> int:
         return self._cursor.executemany(_statement(write), rows).rowcount
+
+    def write_all(self, changes: Iterable[tuple[Write, Sequence[Row]]]) -> list[int]:
+        return [self.write(write, rows) for write, rows in changes]
 
     def commit(self) -> None:
         self._cursor.execute("COMMIT")

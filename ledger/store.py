@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ledger.backend import Backend, Write
 from ledger.book import Book
-from ledger.commands import Command, ForgetAnswers, KeepSeal, OpenAccount, PackSeal, SetClock
+from ledger.commands import Command, ForgetAnswers, KeepSeal, OpenAccount, PackSeal, SetClock, Settle, Void
 from ledger.engine import apply
 from ledger.errors import Conflict, LedgerUnavailable, UnknownClock
 from ledger.ids import IdSource, microseconds
@@ -43,6 +43,7 @@ class Store:
         self.backend = backend
         self.lease: Callable[[], int | None] = lambda: None
         self._ids = IdSource(clock, node, above)
+        self.above = above
         # Where others write too, what was here need not be there any more.
         self._pages = Pages() if backend.exclusive else Pages(0)
         self._clocks: dict[int, int] | None = None
@@ -72,7 +73,10 @@ class Store:
         accounts = {command.account_id for command in commands}
         books = self._pages.take(accounts)
         try:
-            backend.begin(sorted(accounts))
+            ends = [
+                (command.account_id, command.hold_id) for command in commands if isinstance(command, (Settle, Void))
+            ]
+            backend.begin(sorted(accounts), ends)
             load(backend, commands, books)
             if not backend.exclusive:
                 self._clocks = None
@@ -137,10 +141,10 @@ class Store:
             freed = [(account, key) for key in book.claims_changed if book.claims[key] is None]
             if freed:
                 self.backend.write(_FREE_CLAIM, freed)
-        for write, rows in changes(books.values(), self._ids.next, self.lease()):
-            if rows and self.backend.write(write, rows) != len(rows):
-                # A hold that is gone, say: whoever deletes its row ends it. The pages here were not the file's.
-                raise LedgerUnavailable("the ledger's database was changed by somebody else")
+        wanted = [(write, rows) for write, rows in changes(books.values(), self._ids.next, self.lease()) if rows]
+        if wanted and self.backend.write_all(wanted) != [len(rows) for _, rows in wanted]:
+            # A hold that is gone, say: whoever deletes its row ends it. The pages here were not the file's.
+            raise LedgerUnavailable("the ledger's database was changed by somebody else")
 
     def open_holds(self) -> list[tuple[int, int, bytes]]:
         """List every open hold as (account id, hold id, memo)."""
