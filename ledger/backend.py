@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Backend", "Pairs", "Reader", "Row", "Write"]
+__all__ = ["Backend", "Changes", "Pairs", "Reader", "Row", "Stale", "Write"]
 
 Row = tuple[Any, ...]
 Pairs = Sequence[tuple[int, int | str]]
@@ -21,6 +21,13 @@ class Write(NamedTuple):
     columns: tuple[str, ...]
     how: str
     key: int = 0
+
+
+Changes = Iterable[tuple[Write, Sequence[Row]]]
+
+
+class Stale(Exception):
+    """What was to be changed is not there any more, or is there already."""
 
 
 class Reader(Protocol):
@@ -57,11 +64,11 @@ class Backend(Reader, Protocol):
     def write(self, write: Write, rows: Sequence[Row]) -> int:
         """Write rows; returns how many were."""
 
-    def write_all(self, changes: Iterable[tuple[Write, Sequence[Row]]]) -> list[int]:
-        """Write some after the other; returns of each how many rows were written."""
+    def commit(self, changes: Changes = ()) -> None:
+        """Write these, and end the transaction; durable when this returns.
 
-    def commit(self) -> None:
-        """End the transaction; durable when this returns."""
+        Raises Stale, before it ends, where a change is not of as many rows as it says.
+        """
 
     def rollback(self) -> None:
         """End the transaction as if it had not been, if there is one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -15,20 +16,26 @@ from psycopg import errors
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.dialects import postgresql as dialect
 
-from ledger.backend import Pairs, Row, Write
+from ledger.backend import Changes, Pairs, Row, Stale, Write
 from ledger.loading import ACCOUNT_COLUMNS, LOAD_HOLDS, LOT_COLUMNS
 from ledger.migrating import LEDGER, migrate
+from ledger.saving import WRITES
 from ledger.tables import HOLD_HAS_ENDED, TABLES
+from ledger.wire import Statement, array, carry_out, rows_of
 
 __all__ = ["Postgres", "PostgresReader"]
 
 _ACCOUNTS = f"SELECT {ACCOUNT_COLUMNS} FROM ledger_account WHERE account_id = ANY(%s) ORDER BY account_id"
 _LOTS = f"SELECT account_id, {LOT_COLUMNS} FROM ledger_grant WHERE account_id = ANY(%s) AND open = 1"
+_LOCK = _ACCOUNTS.replace("%s", "$1").encode() + b" FOR NO KEY UPDATE"
+_LOCKED_LOTS = _LOTS.replace("%s", "$1").encode()
+_HOLDS = LOAD_HOLDS.format(pairs="(SELECT * FROM unnest($1::bigint[], $2::bigint[]))").encode()
 _NO_LOT = (None,) * len(LOT_COLUMNS.split(", "))
 _CREATING = 4_605_862_153_427
 """What processes that create the tables at the same moment take turns by."""
 
 _PASSING = (errors.SerializationFailure, errors.DeadlockDetected)
+_STALE = "not as many rows were changed of"
 _CONNECT_SECONDS = 5
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not say
 
@@ -93,20 +100,25 @@ class Postgres(PostgresReader):
         with engine.begin() as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATING})")
             migrate(connection, LEDGER)
+            for write in WRITES:
+                connection.exec_driver_sql(_function(write).replace("%", "%%"))
 
     def begin(self, accounts: Sequence[int], holds: Pairs = ()) -> None:
         connection = self._cursor().connection
         self._held = []
-        # All is sent at once, and answered in order: each statement sees what was left when the one before was done.
-        with connection.pipeline():
-            connection.execute("BEGIN")
-            # In order, so that two batches with the same accounts wait for each other and not each for the other.
-            locked = self._cursor().execute(f"{_ACCOUNTS} FOR NO KEY UPDATE", (accounts,))
-            lots = self._cursor().execute(_LOTS, (accounts,))
-            held = self._cursor().execute(*_by_pairs(LOAD_HOLDS, holds)) if holds else None
-            self._locked, self._lots = locked.fetchall(), lots.fetchall()
-            if held is not None:
-                self._held = held.fetchall()
+        value, kind = array("BIGINT", accounts)
+        # Accounts are locked in order, so that two batches wait for each other and not each for the other. All is sent
+        # at once, and answered in order: each statement sees what was left when the one before was done.
+        statements = [
+            Statement(b"BEGIN"),
+            Statement(_LOCK, (value,), (kind,)),
+            Statement(_LOCKED_LOTS, (value,), (kind,)),
+        ]
+        if holds:
+            arrays = [array("BIGINT", column) for column in zip(*holds, strict=True)]
+            statements.append(Statement(_HOLDS, *zip(*arrays, strict=True)))
+        _, *found = carry_out(connection, statements)
+        self._locked, self._lots, self._held = ([rows_of(connection, each) for each in found] + [[]])[:3]
 
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:
         return with_lots(self._locked, self._lots)
@@ -117,16 +129,19 @@ class Postgres(PostgresReader):
     def write(self, write: Write, rows: Sequence[Row]) -> int:
         return self._cursor().execute(_statement(write), [list(column) for column in zip(*rows, strict=True)]).rowcount
 
-    def write_all(self, changes: Iterable[tuple[Write, Sequence[Row]]]) -> list[int]:
-        with self._cursor().connection.pipeline():
-            written = [
-                self._cursor().execute(_statement(write), [list(column) for column in zip(*rows, strict=True)])
-                for write, rows in changes
-            ]
-        return [cursor.rowcount for cursor in written]
-
-    def commit(self) -> None:
-        self._cursor().execute("COMMIT")
+    def commit(self, changes: Changes = ()) -> None:
+        statements = []
+        for write, rows in changes:
+            kinds = _types(write.table)
+            columns = zip(write.columns, zip(*rows, strict=True), strict=True)
+            arrays = [array(kinds[name], column) for name, column in columns]
+            statements.append(Statement(_call(write), *zip(*arrays, strict=True)))
+        try:
+            carry_out(self._cursor().connection, [*statements, Statement(b"COMMIT")])
+        except errors.RaiseException as error:
+            if _STALE in str(error):
+                raise Stale(str(error)) from error
+            raise
 
     def rollback(self) -> None:
         connection = self._connection
@@ -170,6 +185,7 @@ def _with_pairs(statement: str, kind: str) -> bytes:
     return statement.format(pairs=f"(SELECT * FROM unnest(%s::bigint[], %s::{kind}[]))").encode()
 
 
+@cache
 def _types(table: str) -> dict[str, Any]:
     (found,) = (one for one in TABLES if one.name == table)
     return {column.name: column.type.compile(_DIALECT) for column in found.columns}
@@ -177,19 +193,51 @@ def _types(table: str) -> dict[str, Any]:
 
 @cache
 def _statement(write: Write) -> bytes:
+    return _written(write, ["%s"] * len(write.columns)).encode()
+
+
+def _function(write: Write) -> str:
+    """Make a statement a function, of which the server keeps a plan: to make one takes longer than to carry it out.
+
+    Its name says which statement it is, so that releases side by side have each their own.
+    """
+    kinds = ", ".join(f"{_types(write.table)[name]}[]" for name in write.columns)
+    # A plan that was made while the tables were small would not do when they have grown.
+    return f"""CREATE OR REPLACE FUNCTION {_name(write)}({kinds}) RETURNS void LANGUAGE plpgsql
+        SET enable_seqscan = off AS $$ DECLARE written bigint; BEGIN {_body(write)};
+        GET DIAGNOSTICS written = ROW_COUNT;
+        IF written <> cardinality($1) THEN RAISE EXCEPTION '{_STALE} {write.table}'; END IF; END $$"""
+
+
+@cache
+def _body(write: Write) -> str:
+    return _written(write, [f"${place}" for place in range(1, len(write.columns) + 1)])
+
+
+@cache
+def _name(write: Write) -> str:
+    return f"{write.table}_{write.how}_{sha256(_body(write).encode()).hexdigest()[:12]}"
+
+
+@cache
+def _call(write: Write) -> bytes:
+    return f"SELECT {_name(write)}({', '.join(f'${place}' for place in range(1, len(write.columns) + 1))})".encode()
+
+
+def _written(write: Write, values: Sequence[str]) -> str:
     """Write it out: a column of the rows is an array, and all rows are one statement."""
     types = _types(write.table)
-    arrays = ", ".join(f"%s::{types[name]}[]" for name in write.columns)
+    arrays = ", ".join(f"{value}::{types[name]}[]" for value, name in zip(values, write.columns, strict=True))
     keys, rest = write.columns[: write.key], write.columns[write.key :]
     given = f"unnest({arrays}) AS d({', '.join(write.columns)})"
     same = " AND ".join(f"t.{name} = d.{name}" for name in keys)
     if write.how == "delete":
-        return f"DELETE FROM {write.table} t USING {given} WHERE {same}".encode()
+        return f"DELETE FROM {write.table} t USING {given} WHERE {same}"
     if write.how == "update":
         changed = ", ".join(f"{name} = d.{name}" for name in rest)
-        return f"UPDATE {write.table} t SET {changed} FROM {given} WHERE {same}".encode()
+        return f"UPDATE {write.table} t SET {changed} FROM {given} WHERE {same}"
     insert = f"INSERT INTO {write.table} ({', '.join(write.columns)}) SELECT * FROM {given}"
     if write.how == "insert":
-        return insert.encode()
+        return insert
     changed = ", ".join(f"{name} = excluded.{name}" for name in rest)
-    return f"{insert} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}".encode()
+    return f"{insert} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"

@@ -20,7 +20,7 @@ from ledger.loading import (
 )
 from ledger.outcomes import Refunded
 
-__all__ = ["changes"]
+__all__ = ["WRITES", "changes"]
 
 
 def _columns(text: str) -> tuple[str, ...]:
@@ -53,6 +53,13 @@ _INSERT_TRANSFER = Write(
 _UPSERT_LIMIT = Write("ledger_limit", ("account_id", *_columns(LIMIT_COLUMNS)), "upsert", 2)
 _UPSERT_RUN = Write("ledger_run", ("account_id", "run", "operation", "raw", "charged"), "upsert", 3)
 _UPSERT_CLAIM = Write("ledger_claim", _columns(CLAIM_COLUMNS), "upsert", 2)
+
+
+WRITES = (
+    *(_UPSERT_ACCOUNT, _INSERT_GRANT, _UPDATE_GRANT, _FLIP_GRANT, _VOID_GRANT, _DELETE_HOLD, _INSERT_HOLD),
+    *(_UPSERT_RECEIPT, _INSERT_REFUND, _INSERT_ADJUSTMENT, _INSERT_TRANSFER, _UPSERT_LIMIT, _UPSERT_RUN, _UPSERT_CLAIM),
+)
+"""All that a batch may write, in this order."""
 
 
 def _refund_row(account_id: int, made: Refunded) -> Row:
@@ -155,19 +162,8 @@ def changes(
                 claims.append((account, *found.claim, *called, book.answers[key] if found.answered else None))
         if book.changed:
             accounts.append(account_row(book))
-    return (
-        (_UPSERT_ACCOUNT, accounts),
-        (_INSERT_GRANT, issued),
-        (_UPDATE_GRANT, grants),
-        (_FLIP_GRANT, flips),
-        (_VOID_GRANT, voids),
-        (_DELETE_HOLD, freed),
-        (_INSERT_HOLD, holds),
-        (_UPSERT_RECEIPT, receipts),
-        (_INSERT_REFUND, refunds),
-        (_INSERT_ADJUSTMENT, adjustments),
-        (_INSERT_TRANSFER, transfers),
-        (_UPSERT_LIMIT, limits),
-        (_UPSERT_RUN, runs),
-        (_UPSERT_CLAIM, claims),
+    rows = (
+        *(accounts, issued, grants, flips, voids, freed, holds),
+        *(receipts, refunds, adjustments, transfers, limits, runs, claims),
     )
+    return zip(WRITES, rows, strict=True)

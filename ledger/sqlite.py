@@ -9,7 +9,7 @@ from functools import cache
 
 from sqlalchemy import NullPool, create_engine
 
-from ledger.backend import Pairs, Row, Write
+from ledger.backend import Changes, Pairs, Row, Stale, Write
 from ledger.errors import LedgerUnavailable
 from ledger.loading import ACCOUNT_COLUMNS, LOAD_HOLDS, LOT_COLUMNS, json_text
 from ledger.migrating import LEDGER, migrate
@@ -92,10 +92,10 @@ class Sqlite(SqliteReader):
     def write(self, write: Write, rows: Sequence[Row]) -> int:
         return self._cursor.executemany(_statement(write), rows).rowcount
 
-    def write_all(self, changes: Iterable[tuple[Write, Sequence[Row]]]) -> list[int]:
-        return [self.write(write, rows) for write, rows in changes]
-
-    def commit(self) -> None:
+    def commit(self, changes: Changes = ()) -> None:
+        for write, rows in changes:
+            if self.write(write, rows) != len(rows):
+                raise Stale(write.table)
         self._cursor.execute("COMMIT")
 
     def rollback(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ledger.backend import Backend, Write
+from ledger.backend import Backend, Stale, Write
 from ledger.book import Book
 from ledger.commands import Command, ForgetAnswers, KeepSeal, OpenAccount, PackSeal, SetClock, Settle, Void
 from ledger.engine import apply
@@ -82,7 +82,6 @@ class Store:
                 self._clocks = None
             outcomes = [self._apply(books[command.account_id], command, rules, now) for command in commands]
             self._save(books)
-            backend.commit()
         except BaseException:
             self._clocks = clocks
             backend.rollback()
@@ -137,14 +136,18 @@ class Store:
         return ClockSet(command.account_id, command.now)
 
     def _save(self, books: dict[int, Book]) -> None:
+        """Write what the batch changed, and commit."""
         for account, book in books.items():
             freed = [(account, key) for key in book.claims_changed if book.claims[key] is None]
             if freed:
                 self.backend.write(_FREE_CLAIM, freed)
-        wanted = [(write, rows) for write, rows in changes(books.values(), self._ids.next, self.lease()) if rows]
-        if wanted and self.backend.write_all(wanted) != [len(rows) for _, rows in wanted]:
+        try:
+            self.backend.commit(
+                (write, rows) for write, rows in changes(books.values(), self._ids.next, self.lease()) if rows
+            )
+        except Stale as error:
             # A hold that is gone, say: whoever deletes its row ends it. The pages here were not the file's.
-            raise LedgerUnavailable("the ledger's database was changed by somebody else")
+            raise LedgerUnavailable("the ledger's database was changed by somebody else") from error
 
     def open_holds(self) -> list[tuple[int, int, bytes]]:
         """List every open hold as (account id, hold id, memo)."""
