@@ -1,9 +1,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from ledger.postgres import Postgres
+from ledger.tables import TABLES
 from tests.postgres import postgres_server
 
 pytest.register_assert_rewrite(
@@ -19,6 +21,14 @@ def postgres_url() -> Iterator[str]:
         backend.create()
         backend.close()
         yield url
+
+
+@pytest.fixture(scope="module")
+def empty_postgres_url(postgres_url: str) -> str:
+    """The same, with nothing in those tables when the module's tests begin."""
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(("TRUNCATE " + ", ".join(table.name for table in TABLES)).encode())
+    return postgres_url
 
 
 @pytest.fixture
