@@ -1,11 +1,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from ledger.postgres import Postgres
-from ledger.tables import TABLES
+from tests.pooler import bouncer, pooler
 from tests.postgres import postgres_server
 
 pytest.register_assert_rewrite(
@@ -26,9 +25,24 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def empty_postgres_url(postgres_url: str) -> str:
     """The same, with nothing in those tables when the module's tests begin."""
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(("TRUNCATE " + ", ".join(table.name for table in TABLES)).encode())
+    from tests.ledger.running import empty  # after pytest has been told to rewrite it
+
+    empty(postgres_url)
     return postgres_url
+
+
+@pytest.fixture(scope="session")
+def pooled_url(postgres_url: str) -> Iterator[str]:
+    """The same, behind a pooler in transaction mode."""
+    with pooler(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def bouncer_url(postgres_url: str) -> Iterator[str]:
+    """The same, behind PgBouncer."""
+    with bouncer(postgres_url) as url:
+        yield url
 
 
 @pytest.fixture

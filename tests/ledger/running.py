@@ -18,6 +18,7 @@ from ledger.model import NEVER
 from ledger.opening import is_postgres
 from ledger.outcomes import Ended, Held, Issued, Outcome
 from ledger.rules import Rules
+from ledger.tables import TABLES
 from tests.ledger.books import Asked, Page, read_page, receipt_memo
 from tests.ledger.words import microseconds_at
 
@@ -131,6 +132,12 @@ def page_of(path: str, account_id: int) -> Page:
             return read_page(Asked(server), account_id)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         return read_page(connection, account_id)
+
+
+def empty(url: str) -> None:
+    """Take everything out of a ledger in PostgreSQL."""
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(("TRUNCATE " + ", ".join(table.name for table in TABLES)).encode())
 
 
 def held(account_id: int, hold_id: int, amount: int) -> PlaceHold:

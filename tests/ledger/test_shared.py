@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from shutil import which
 
 import psycopg
 import pytest
@@ -18,19 +19,24 @@ from ledger.ledger import Ledger
 from ledger.model import Claim
 from ledger.outcomes import Ended, Held, Refused
 from ledger.rules import Allowance, Plan, Rules
-from ledger.tables import TABLES
 from tests.ledger.books import receipt_memo
-from tests.ledger.running import NOON, RULES, Clock, held, settled
+from tests.ledger.running import NOON, RULES, Clock, empty, held, settled
 
 _OPEN = Callable[..., Ledger]
 
 
-@pytest.fixture
-def url(postgres_url: str) -> str:
-    """A database with nothing in it yet."""
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(("TRUNCATE " + ", ".join(table.name for table in TABLES)).encode())
-    return postgres_url
+@pytest.fixture(
+    params=[
+        "postgres_url",
+        "pooled_url",
+        pytest.param("bouncer_url", marks=pytest.mark.skipif(not which("pgbouncer"), reason="there is no pgbouncer")),
+    ]
+)
+def url(request: pytest.FixtureRequest) -> str:
+    """A database with nothing in it yet, and what may stand before it."""
+    where = str(request.getfixturevalue(request.param))
+    empty(where)
+    return where
 
 
 @asynccontextmanager
@@ -208,3 +214,18 @@ async def test_nodes_are_told_apart(url: str) -> None:
         assert len({ledger.next_id() & 0xFFF for ledger in ledgers}) == 5
         assert leases(url) == 5
     assert leases(url) == 0
+
+
+def test_the_tests_own_pooler_hands_out_connections_by_the_transaction(pooled_url: str) -> None:
+    """Each transaction of a client is on another connection, from its beginning to its end."""
+    with psycopg.connect(pooled_url, autocommit=True) as client:
+        seen = []
+        for _ in range(3):
+            with client.transaction():
+                (one,), (other,) = (client.execute("SELECT pg_backend_pid()").fetchall()[0] for _ in range(2))
+            assert one == other
+            seen.append(one)
+            with psycopg.connect(pooled_url) as another, another.transaction():
+                another.execute("SELECT 1")
+                client.execute("SELECT 1")
+        assert len(set(seen)) > 1
