@@ -42,6 +42,7 @@ class Store:
         # Where others write too, what was here need not be there any more.
         self._pages = Pages() if backend.exclusive else Pages(0)
         self._clocks: dict[int, int] | None = None
+        self._committing = False
 
     def close(self) -> None:
         self.backend.close()
@@ -59,12 +60,13 @@ class Store:
                 if self.backend.is_double(error):
                     raise Conflict(f"a command contradicts what is recorded: {error}") from error
                 if not left or not self.backend.is_passing(error):
-                    nobodys = self.backend.is_nobodys(error)
-                    raise LedgerUnavailable(f"the store did not commit: {error}", nobodys=nobodys) from error
+                    nobodys, asked = self.backend.is_nobodys(error), self._committing
+                    message = f"the store did not commit: {error}"
+                    raise LedgerUnavailable(message, nobodys=nobodys, perhaps_done=asked) from error
         raise AssertionError
 
     def _transact(self, commands: Sequence[Command], rules: Rules, now: int) -> list[Outcome]:
-        backend, clocks = self.backend, self._clocks
+        backend, clocks, self._committing = self.backend, self._clocks, False
         accounts = {command.account_id for command in commands}
         books = self._pages.take(accounts)
         try:
@@ -74,6 +76,7 @@ class Store:
                 self._clocks = None
             outcomes = [self._apply(books[command.account_id], command, rules, now) for command in commands]
             self._save(books)
+            self._committing = True
             backend.commit()
         except BaseException:
             self._clocks = clocks
