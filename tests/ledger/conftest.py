@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from ledger import minding, ownership
 from ledger.postgres import Postgres
 from tests.pooler import bouncer, pooler
 from tests.postgres import postgres_server
@@ -49,3 +50,11 @@ def bouncer_url(postgres_url: str) -> Iterator[str]:
 def path(tmp_path: Path) -> str:
     """Where a test's ledger lies."""
     return str(tmp_path / "ledger.db")
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that are renewed, and die, quickly."""
+    monkeypatch.setattr(ownership, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(minding, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(minding, "LAPSE_SECONDS", 0.6)

@@ -12,7 +12,7 @@ from shutil import which
 import psycopg
 import pytest
 
-from ledger import minding, ownership
+from ledger import ownership
 from ledger.commands import Settle
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
@@ -130,14 +130,6 @@ async def test_the_first_calls_of_a_day_get_one_allowance(url: str) -> None:
         assert sum(isinstance(outcome, Held) for outcome in outcomes) == 50
         grants = await ledgers[0].grants(1, 10, None)
         assert [grant.granted for grant, _, _ in grants] == [50, 50]
-
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases that are renewed, and die, quickly."""
-    monkeypatch.setattr(ownership, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(minding, "RENEW_SECONDS", 0.1)
-    monkeypatch.setattr(minding, "LAPSE_SECONDS", 0.6)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
