@@ -19,8 +19,7 @@ from tests.ledger.books import receipt_memo
 from tests.ledger.crash_load import say
 from tests.ledger.running import RULES, held
 
-CREDITS = 400
-_CALLERS = 16
+CALLERS = 16
 
 
 async def call(ledger: Ledger, account: int, choose: random.Random) -> None:
@@ -56,7 +55,7 @@ async def main(url: str, seed: int, accounts: int, calls: int) -> None:
         for _ in range(calls):
             await call(ledger, choose.randint(1, accounts), choose)
 
-    await asyncio.gather(*(live() for _ in range(_CALLERS)))
+    await asyncio.gather(*(live() for _ in range(CALLERS)))
     await ledger.close()
 
 
