@@ -28,8 +28,10 @@ _NO_LOT = (None,) * len(LOT_COLUMNS.split(", "))
 _CREATING = 4_605_862_153_427
 """What processes that create the tables at the same moment take turns by."""
 
-_PASSING = (errors.SerializationFailure, errors.DeadlockDetected)
+_PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.IdleInTransactionSessionTimeout)
 _CONNECT_SECONDS = 5
+# Nobody is asked anything in the middle of a batch: who is silent there for so long is paused, or its host is gone.
+_SILENT_SECONDS = 5
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not say
 
 
@@ -102,6 +104,8 @@ class Postgres(PostgresReader):
         cursor = self._cursor()
         with cursor.connection.pipeline():
             cursor.execute("BEGIN")
+            # Others wait for what it has locked. It counts from the next statement on, as a pipeline ends in a flush.
+            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{_SILENT_SECONDS}s'".encode())
             # In order, so that two batches with the same accounts wait for each other and not each for the other.
             self._locked = cursor.execute(f"{_ACCOUNTS} FOR NO KEY UPDATE", (accounts,)).fetchall()
 
