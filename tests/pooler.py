@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -32,14 +32,15 @@ _LEAVING = b"X"
 _ENDS = (b"Q", b"S")
 """What a client says and the server then answers with being ready: a query, or the end of a few messages."""
 _CANCEL, _NO_ENCRYPTION = 80877102, (80877103, 80877104)
+_COMMITTED = struct.pack("!cI", b"C", 11) + b"COMMIT\0"
 _READY = struct.pack("!cI", b"Z", 5) + b"I"
 
 
 class _Pooler:
     """Hands a few server's connections to any number of clients, first the one that has rested longest."""
 
-    def __init__(self, socket: str) -> None:
-        self._socket = socket
+    def __init__(self, socket: str, losing: Callable[[], bool]) -> None:
+        self._socket, self._losing = socket, losing
         self._left = asyncio.Semaphore(_SIZE)
         self._free: dict[bytes, deque[_Connection]] = {}
 
@@ -82,7 +83,7 @@ class _Pooler:
             connection = free.popleft()
             if not connection.reader.at_eof() and connection.reader.exception() is None:
                 return connection
-        connection = _Connection(*await asyncio.open_unix_connection(self._socket))
+        connection = _Connection(self._losing, *await asyncio.open_unix_connection(self._socket))
         connection.writer.write(asked)
         while (message := await _message(connection.reader)) != _READY:
             if message.startswith(b"E"):
@@ -94,8 +95,8 @@ class _Pooler:
 class _Connection:
     """One with the server; greeting: what it said before it was ready."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, losing: Callable[[], bool], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._losing, self.reader, self.writer = losing, reader, writer
         self.greeting = b""
 
     async def relay(
@@ -115,6 +116,8 @@ class _Connection:
                 await asyncio.wait((asking, telling), return_when=asyncio.FIRST_COMPLETED)
                 if telling.done():
                     said = telling.result()
+                    if said == _COMMITTED and self._losing():
+                        raise EOFError
                     writer.write(said)
                     unanswered -= said[:1] == _READY[:1]
                     # What does not end in one of these waits for more, though the server be ready.
@@ -141,14 +144,17 @@ async def _message(reader: asyncio.StreamReader, kind: int = 1) -> bytes:
 
 
 @contextmanager
-def pooler(url: str) -> Iterator[str]:
-    """Pool a server's connections as long as the block; yields the URL to use instead."""
+def pooler(url: str, losing: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """Pool a server's connections as long as the block; yields the URL to use instead.
+
+    losing: asked for each commit whether its answer is lost, and the connection with it.
+    """
     with tempfile.TemporaryDirectory(prefix="farebox-pool-") as folder:
         listening = Future[asyncio.AbstractEventLoop]()
         ending = asyncio.Event()
 
         async def run() -> None:
-            pool = _Pooler(f"{_folder(url)}/{_SOCKET}")
+            pool = _Pooler(f"{_folder(url)}/{_SOCKET}", losing)
             async with await asyncio.start_unix_server(pool.serve, f"{folder}/{_SOCKET}"):
                 listening.set_result(asyncio.get_running_loop())
                 await ending.wait()

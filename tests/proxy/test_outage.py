@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -11,6 +13,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from tests.pooler import pooler
 from tests.postgres import PostgresServer, running_postgres
 from tests.proxy.chats import answer, body_of
 from tests.proxy.running import Caller, Server, farebox
@@ -90,3 +93,25 @@ async def test_calls_go_on_after_postgres_was_down(
     assert farebox(running.folder, "audit", FAREBOX_DATABASE_URL=database.url).returncode == 0
     assert running.stop() == 0
     assert not [line for line in running.lines if "Traceback" in line], "".join(running.lines)
+
+
+@pytest.mark.parametrize(("lost", "charged"), [(1, "0"), (2, "1")], ids=["the hold's", "the settlement's"])
+def test_a_commit_whose_answer_is_lost_is_neither_held_for_ever_nor_charged_twice(
+    upstream: Upstream, server: Callable[..., Server], database: PostgresServer, lost: int, charged: str
+) -> None:
+    """A hold that was placed after all is let go; a call that was settled after all is charged once."""
+    upstream.says(answer())
+    commits = itertools.count(1)
+    armed = threading.Event()
+    with pooler(database.url, lambda: armed.is_set() and next(commits) == lost) as url:
+        running = server("serve", FAREBOX_DATABASE_URL=url).start()
+        caller = running.caller("1000")
+        armed.set()
+        refused = caller.chat("each")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+        assert caller.nothing_held(10)
+        (call,) = caller.get("/v1/credits/usage").json()["data"]
+        assert (call["status"], call["total"]) == ("settled" if lost == 2 else "voided", charged)
+        assert caller.chat("each").status_code == 200
+        assert Decimal(caller.available) == 999 - Decimal(charged)
+        assert running.stop() == 0
