@@ -94,13 +94,13 @@ def dying_on_postgres(empty_postgres_url: str) -> Iterator[Dying]:
         yield dying
 
 
-@pytest.mark.parametrize("point", _POINTS)
+# In CI not at all of them, and at fewer on PostgreSQL, which takes longer.
+@pytest.mark.parametrize("point", _POINTS[:: 1 if _SOAKING else 3])
 async def test_a_death_at_any_point_leaves_whole_steps(dying_on_file: Dying, point: str) -> None:
     """What was acknowledged is there, the rest all or not at all; asked for again it is done once; nothing is held."""
     await _die_and_go_on(dying_on_file, point)
 
 
-# In CI fewer of them, as this takes longer.
 @pytest.mark.parametrize("point", _POINTS[:: 1 if _SOAKING else 7])
 async def test_a_death_at_any_point_leaves_whole_steps_in_postgres(dying_on_postgres: Dying, point: str) -> None:
     """As in a file."""

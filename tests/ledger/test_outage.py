@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -16,13 +17,13 @@ from ledger.ledger import Ledger
 from ledger.outcomes import Held
 from tests.ledger.books import assert_lawful, receipt_memo
 from tests.ledger.running import held, page_of, running
-from tests.postgres import PostgresServer, running_postgres
+from tests.postgres import PostgresServer, own_database, running_postgres
 
 _ACCOUNTS = (1, 2, 3)
 _CREDITS = 10**9
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     with running_postgres() as running:
         yield running
@@ -80,9 +81,12 @@ class Load:
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("lapses", [False, True], ids=["for a moment", "longer than a lease"])
 @pytest.mark.parametrize("mode", ["immediate", "fast"])
-async def test_a_ledger_goes_on_after_postgres_was_down(server: PostgresServer, mode: str, lapses: bool) -> None:
+async def test_a_ledger_goes_on_after_postgres_was_down(
+    server: PostgresServer, tmp_path: Path, mode: str, lapses: bool
+) -> None:
     """Whoever asks meanwhile is told so; then all goes on by itself: what was acknowledged is there, nothing else."""
-    async with running(server.url, microseconds) as ledger:
+    url = own_database(server.url, str(tmp_path))
+    async with running(url, microseconds) as ledger:
         for account in _ACCOUNTS:
             await ledger.open_account(account, welcome=("paid", _CREDITS))
         load = Load(ledger)
@@ -101,7 +105,7 @@ async def test_a_ledger_goes_on_after_postgres_was_down(server: PostgresServer, 
         await load.end()
         assert len(load.unsure) < load.unavailable
         for account in _ACCOUNTS:
-            page = page_of(server.url, account)
+            page = page_of(url, account)
             assert_lawful(page)
             assert not page.holds
             assert {hold_id: ended.charged for hold_id, ended in page.receipts.items() if ended.charged} == {
@@ -109,4 +113,4 @@ async def test_a_ledger_goes_on_after_postgres_was_down(server: PostgresServer, 
             }
             assert load.charged.keys() >= {(account, h) for h, ended in page.receipts.items() if ended.charged}
             assert {hold_id for of, hold_id in load.charged if of == account} <= page.receipts.keys()
-    assert audit(server.url).clean
+    assert audit(url).clean

@@ -9,12 +9,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.pooler import pooler
-from tests.postgres import PostgresServer, running_postgres
+from tests.postgres import PostgresServer, own_database, running_postgres
 from tests.proxy.chats import answer, body_of
 from tests.proxy.running import Caller, Server, farebox
 from tests.proxy.upstream import Upstream
@@ -23,7 +24,7 @@ _BODY = body_of(model="each")
 _CALLERS = 8
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database() -> Iterator[PostgresServer]:
     with running_postgres() as running:
         yield running
@@ -63,11 +64,12 @@ class Load:
 
 @pytest.mark.parametrize(("mode", "workers"), [("immediate", "2"), ("fast", "1")])
 async def test_calls_go_on_after_postgres_was_down(
-    upstream: Upstream, server: Callable[..., Server], database: PostgresServer, mode: str, workers: str
+    upstream: Upstream, server: Callable[..., Server], database: PostgresServer, tmp_path: Path, mode: str, workers: str
 ) -> None:
     """While it is down every call is refused as `ledger_unavailable`; then they are answered, and sums are exact."""
     upstream.says(answer())
-    running = server("serve", "--workers", workers, FAREBOX_DATABASE_URL=database.url).start()
+    url = own_database(database.url, str(tmp_path))
+    running = server("serve", "--workers", workers, FAREBOX_DATABASE_URL=url).start()
     caller = running.caller("100000")
     load = Load(caller)
     for _ in range(2):
@@ -90,20 +92,20 @@ async def test_calls_go_on_after_postgres_was_down(
     charged = [row for row in rows if row["status"] == "settled"]
     assert len(charged) >= load.outcomes[200, None]
     assert Decimal(caller.available) == 100_000 - sum(Decimal(row["total"]) for row in rows) == 100_000 - len(charged)
-    assert farebox(running.folder, "audit", FAREBOX_DATABASE_URL=database.url).returncode == 0
+    assert farebox(running.folder, "audit", FAREBOX_DATABASE_URL=url).returncode == 0
     assert running.stop() == 0
     assert not [line for line in running.lines if "Traceback" in line], "".join(running.lines)
 
 
 @pytest.mark.parametrize(("lost", "charged"), [(1, "0"), (2, "1")], ids=["the hold's", "the settlement's"])
 def test_a_commit_whose_answer_is_lost_is_neither_held_for_ever_nor_charged_twice(
-    upstream: Upstream, server: Callable[..., Server], database: PostgresServer, lost: int, charged: str
+    upstream: Upstream, server: Callable[..., Server], database: PostgresServer, tmp_path: Path, lost: int, charged: str
 ) -> None:
     """A hold that was placed after all is let go; a call that was settled after all is charged once."""
     upstream.says(answer())
     commits = itertools.count(1)
     armed = threading.Event()
-    with pooler(database.url, lambda: armed.is_set() and next(commits) == lost) as url:
+    with pooler(own_database(database.url, str(tmp_path)), lambda: armed.is_set() and next(commits) == lost) as url:
         running = server("serve", FAREBOX_DATABASE_URL=url).start()
         caller = running.caller("1000")
         armed.set()
