@@ -57,12 +57,13 @@ class Overloaded(LedgerError):
 class LedgerUnavailable(LedgerError):
     """The store could not commit; nothing of the command was written, unless only the commit's answer was lost.
 
-    nobodys: no command is at fault, and each by itself would fail too.
+    nobodys: no command is at fault, and each by itself would fail too. perhaps_done: the commit had been asked for.
     """
 
-    def __init__(self, message: str, *, nobodys: bool = False) -> None:
+    def __init__(self, message: str, *, nobodys: bool = False, perhaps_done: bool = False) -> None:
         super().__init__(message)
         self.nobodys = nobodys
+        self.perhaps_done = perhaps_done
 
 
 class LedgerLocked(LedgerError):

@@ -34,9 +34,12 @@ _NO_LOT = (None,) * len(LOT_COLUMNS.split(", "))
 _CREATING = 4_605_862_153_427
 """What processes that create the tables at the same moment take turns by."""
 
-_PASSING = (errors.SerializationFailure, errors.DeadlockDetected)
+_PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.IdleInTransactionSessionTimeout)
 _STALE = "not as many rows were changed of"
 _CONNECT_SECONDS = 5
+# Others wait for what a batch has locked, and nobody is asked anything in the middle of one: who is silent there for so
+# long is paused, or its host is gone.
+_NOT_SILENT = b"SET LOCAL idle_in_transaction_session_timeout = '5s'"
 _DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not say
 
 
@@ -111,13 +114,14 @@ class Postgres(PostgresReader):
         # at once, and answered in order: each statement sees what was left when the one before was done.
         statements = [
             Statement(b"BEGIN"),
+            Statement(_NOT_SILENT),
             Statement(_LOCK, (value,), (kind,)),
             Statement(_LOCKED_LOTS, (value,), (kind,)),
         ]
         if holds:
             arrays = [array("BIGINT", column) for column in zip(*holds, strict=True)]
             statements.append(Statement(_HOLDS, *zip(*arrays, strict=True)))
-        _, *found = carry_out(connection, statements)
+        _, _, *found = carry_out(connection, statements)
         self._locked, self._lots, self._held = ([rows_of(connection, each) for each in found] + [[]])[:3]
 
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:

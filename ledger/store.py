@@ -47,6 +47,7 @@ class Store:
         # Where others write too, what was here need not be there any more.
         self._pages = Pages() if backend.exclusive else Pages(0)
         self._clocks: dict[int, int] | None = None
+        self._committing = False
 
     def close(self) -> None:
         self.backend.close()
@@ -64,12 +65,13 @@ class Store:
                 if self.backend.is_double(error):
                     raise Conflict(f"a command contradicts what is recorded: {error}") from error
                 if not left or not self.backend.is_passing(error):
-                    nobodys = self.backend.is_nobodys(error)
-                    raise LedgerUnavailable(f"the store did not commit: {error}", nobodys=nobodys) from error
+                    nobodys, asked = self.backend.is_nobodys(error), self._committing
+                    message = f"the store did not commit: {error}"
+                    raise LedgerUnavailable(message, nobodys=nobodys, perhaps_done=asked) from error
         raise AssertionError
 
     def _transact(self, commands: Sequence[Command], rules: Rules, now: int) -> list[Outcome]:
-        backend, clocks = self.backend, self._clocks
+        backend, clocks, self._committing = self.backend, self._clocks, False
         accounts = {command.account_id for command in commands}
         books = self._pages.take(accounts)
         try:
@@ -141,6 +143,7 @@ class Store:
             freed = [(account, key) for key in book.claims_changed if book.claims[key] is None]
             if freed:
                 self.backend.write(_FREE_CLAIM, freed)
+        self._committing = True
         try:
             self.backend.commit(
                 (write, rows) for write, rows in changes(books.values(), self._ids.next, self.lease()) if rows

@@ -209,7 +209,8 @@ async def admit(
                     outcome = await place(terms)
     except LedgerUnavailable as error:
         # Perhaps only the commit's answer was lost: whatever was held for this call is let go as soon as may be.
-        services.pending.let_go(services.ledger, Void(caller.account_id, hold_id, died(memo.held())))
+        if error.perhaps_done:
+            services.pending.let_go(services.ledger, Void(caller.account_id, hold_id, died(memo.held())))
         raise ledger_refusal(error) from error
     except LedgerError as error:
         raise ledger_refusal(error) from error

@@ -181,6 +181,16 @@ class SqliteLedger:
         self.store.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A connection to PostgreSQL that is asked as one to SQLite is."""
+
+    connection: psycopg.Connection[Any]
+
+    def execute(self, statement: str, values: Sequence[object]) -> psycopg.Cursor[Any]:
+        return self.connection.execute(statement.replace("?", "%s").encode(), values)
+
+
 class PostgresLedger:
     """The PostgreSQL store, with nothing in it yet; the page is read back by a second connection."""
 
@@ -197,11 +207,7 @@ class PostgresLedger:
         return outcome
 
     def page(self, account_id: int = ACCOUNT) -> Page:
-        return read_page(self, account_id)
-
-    def execute(self, statement: str, values: Sequence[object]) -> psycopg.Cursor[Any]:
-        """Read, as a connection to SQLite would."""
-        return self._reader.execute(statement.replace("?", "%s").encode(), values)
+        return read_page(Asked(self._reader), account_id)
 
     def balance(self, rules: Rules, now: int) -> Balance:
         return balance(load_books(PostgresReader(self._reader.cursor), [ACCOUNT])[ACCOUNT], rules, now)

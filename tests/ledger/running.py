@@ -9,13 +9,17 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 
+import psycopg
+
 from ledger.commands import Adjust, Command, IssueGrant, OpenAccount, PlaceHold, Refund, Settle, Void, VoidGrant
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
 from ledger.model import NEVER
+from ledger.opening import is_postgres
 from ledger.outcomes import Ended, Held, Issued, Outcome
 from ledger.rules import Rules
-from tests.ledger.books import Page, read_page, receipt_memo
+from ledger.tables import TABLES
+from tests.ledger.books import Asked, Page, read_page, receipt_memo
 from tests.ledger.words import microseconds_at
 
 BUCKETS = ("daily", "bonus", "paid")
@@ -122,9 +126,18 @@ async def running(
 
 
 def page_of(path: str, account_id: int) -> Page:
-    """Read what a ledger's file records of an account."""
+    """Read what a ledger records of an account, in a file or in PostgreSQL."""
+    if is_postgres(path):
+        with psycopg.connect(path) as server:
+            return read_page(Asked(server), account_id)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         return read_page(connection, account_id)
+
+
+def empty(url: str) -> None:
+    """Take everything out of a ledger in PostgreSQL."""
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute(("TRUNCATE " + ", ".join(table.name for table in TABLES)).encode())
 
 
 def held(account_id: int, hold_id: int, amount: int) -> PlaceHold:

@@ -18,12 +18,12 @@ from ledger.ids import microseconds
 from tests.ledger.books import assert_lawful, receipt_memo
 from tests.ledger.running import page_of, running
 
-_ROOTS = [str(Path(str(package.__file__)).parents[1]) for package in (ledger, tests)]
+ROOTS = [str(Path(str(package.__file__)).parents[1]) for package in (ledger, tests)]
 
 
 def work_until_killed(path: str, settlements: int) -> list[list[str]]:
     """Run the load in a process of its own, kill it after so many acknowledged settlements; returns what it said."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_ROOTS)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS)}
     said: list[list[str]] = []
     command = [sys.executable, "-m", "tests.ledger.crash_load", path]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

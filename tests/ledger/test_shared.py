@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator, Callable
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from shutil import which
+from signal import SIGCONT, SIGSTOP
 
 import psycopg
 import pytest
 
-from ledger import minding, ownership
-from ledger.commands import Settle
+from ledger import ownership, postgres
+from ledger.audit import audit
+from ledger.commands import Settle, Void
 from ledger.errors import LedgerUnavailable
 from ledger.ledger import Ledger
 from ledger.model import Claim
-from ledger.outcomes import Ended, Held, Refused
+from ledger.outcomes import Ended, Held, Outcome, Refused
 from ledger.rules import Allowance, Plan, Rules
-from ledger.tables import TABLES
+from ledger.store import Store
 from tests.ledger.books import receipt_memo
-from tests.ledger.running import NOON, RULES, Clock, held, settled
+from tests.ledger.running import NOON, RULES, Clock, empty, held, settled
+from tests.ledger.test_crash import ROOTS
 
 _OPEN = Callable[..., Ledger]
 
 
-@pytest.fixture
-def url(postgres_url: str) -> str:
-    """A database with nothing in it yet."""
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(("TRUNCATE " + ", ".join(table.name for table in TABLES)).encode())
-    return postgres_url
+@pytest.fixture(
+    params=[
+        "postgres_url",
+        "pooled_url",
+        pytest.param("bouncer_url", marks=pytest.mark.skipif(not which("pgbouncer"), reason="there is no pgbouncer")),
+    ]
+)
+def url(request: pytest.FixtureRequest) -> str:
+    """A database with nothing in it yet, and what may stand before it."""
+    where = str(request.getfixturevalue(request.param))
+    empty(where)
+    return where
 
 
 @asynccontextmanager
@@ -126,14 +139,6 @@ async def test_the_first_calls_of_a_day_get_one_allowance(url: str) -> None:
         assert [grant.granted for grant, _, _ in grants] == [50, 50]
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases that are renewed, and die, quickly."""
-    monkeypatch.setattr(ownership, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(minding, "RENEW_SECONDS", 0.1)
-    monkeypatch.setattr(minding, "LAPSE_SECONDS", 0.6)
-
-
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         # What it waits for happens on other threads and in the database.
@@ -218,9 +223,97 @@ async def test_a_lease_that_was_taken_over_is_replaced(url: str) -> None:
             assert connection.execute("SELECT lease FROM ledger_hold").fetchall() == [(ledger.minder._ownership.lease,)]
 
 
+async def test_a_release_that_races_with_settlements_loses_nothing(url: str) -> None:
+    """Whichever of the two comes first, each call is charged once and holds nothing."""
+    choose = random.Random(11)
+    async with sharing(url, 2) as (settling, sweeping):
+        for account in range(1, 5):
+            await settling.open_account(account, welcome=("paid", 10_000))
+        calls = [(number % 4 + 1, number) for number in range(1, 301)]
+        await asyncio.gather(*(settling.hold(held(*call, 10)) for call in calls))
+        ends: list[Awaitable[Outcome]] = []
+        for call in choose.sample(calls, len(calls)):
+            both = (settling.end(settled(*call, 7)), sweeping.end(Void(*call, receipt_memo(0), orphaned=True)))
+            ends += both if choose.random() < 0.5 else both[::-1]
+            if choose.random() < 0.1:
+                await asyncio.sleep(0)
+        assert all(isinstance(end, Ended) and end.charged in (0, 7) for end in await asyncio.gather(*ends))
+        for call in calls:
+            again = await sweeping.settle(*call, 9, receipt_memo(9))
+            assert (again.status, again.charged) == ("settled", 7)
+        balances = [await sweeping.balance(account) for account in range(1, 5)]
+        assert [(balance.available, balance.held) for balance in balances] == [(10_000 - 75 * 7, 0)] * 4
+    assert audit(url).clean
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_process_paused_for_longer_than_its_lease_settles_late_and_once(url: str) -> None:
+    """Its holds were released meanwhile; what it then settles is posted, and it takes another lease."""
+    async with sharing(url, 1) as (ledger,):
+        await ledger.open_account(1, welcome=("paid", 10_000))
+        paused = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.ledger.paused", url, "40"),
+            stdin=PIPE,
+            stdout=PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(ROOTS)},
+        )
+        assert paused.stdout is not None
+        assert await paused.stdout.readline() == b"held\n"
+        paused.send_signal(SIGSTOP)
+        assert (await ledger.balance(1)).held == 400
+        async with asyncio.timeout(10):
+            while (await ledger.balance(1)).held:  # noqa: ASYNC110  # the database can't tell
+                await asyncio.sleep(0.05)
+        paused.send_signal(SIGCONT)
+        said, _ = await paused.communicate(b"go on\n")
+        assert said.split(b"\n") == [*[b"late"] * 40, b"again", b""]
+        again = [await ledger.settle(1, number, 9, receipt_memo(9)) for number in range(1, 41)]
+        assert {(end.charged, end.late) for end in again} == {(7, True)}
+        await ledger.void(1, 41, receipt_memo(0))
+        assert (await ledger.balance(1)).available == 10_000 - 40 * 7
+    assert audit(url).clean
+
+
+async def test_a_process_that_stops_amid_a_batch_does_not_stop_the_others(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paused, or its host gone, it keeps accounts locked for a few seconds; its batch never was."""
+    monkeypatch.setattr(postgres, "_NOT_SILENT", b"SET LOCAL idle_in_transaction_session_timeout = '1s'")
+    async with sharing(url, 1) as (ledger,):
+        await ledger.open_account(1, welcome=("paid", 100))
+        stopped = Store(postgres.Postgres(url))
+        stopped.backend.begin([1])
+        async with asyncio.timeout(10):
+            assert isinstance(await ledger.hold(held(1, 1, 10)), Held)
+        with pytest.raises(psycopg.Error):
+            stopped.backend.commit()
+        assert stopped.transact([held(1, 2, 10)], RULES, NOON)
+        stopped.close()
+        assert (await ledger.balance(1)).held == 20
+
+
 async def test_nodes_are_told_apart(url: str) -> None:
     """No two processes that live at once make ids alike; a lease given back is free again."""
     async with sharing(url, 5) as ledgers:
         assert len({ledger.next_id() & 0xFFF for ledger in ledgers}) == 5
         assert leases(url) == 5
     assert leases(url) == 0
+
+
+def test_the_tests_own_pooler_hands_out_connections_by_the_transaction(pooled_url: str) -> None:
+    """Each transaction of a client is on another connection, from its beginning to its end."""
+    with (
+        psycopg.connect(pooled_url, autocommit=True) as client,
+        psycopg.connect(pooled_url, autocommit=True) as another,
+    ):
+        with another.transaction():
+            seen = {_backend(another), _backend(another)}
+        assert len(seen) == 1
+        with another.transaction():
+            seen = {_backend(client), _backend(another), _backend(client)}
+        assert len(seen) > 1
+
+
+def _backend(connection: psycopg.Connection) -> int:
+    (found,) = connection.execute("SELECT pg_backend_pid()").fetchall()
+    return int(found[0])

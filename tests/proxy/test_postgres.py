@@ -14,6 +14,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.pooler import pooler
 from tests.postgres import own_database, postgres_server
 from tests.proxy.chats import DONE, answer, body_of, finish, usage_chunk, words
 from tests.proxy.leavers import Leaver
@@ -63,8 +64,22 @@ def _lives(process: int) -> bool:
     return Path(f"/proc/{process}").exists()
 
 
-async def test_workers_never_spend_more_than_there_is(upstream: Upstream, pair: Server) -> None:
+@pytest.fixture
+def pooled_pair(server: _Factory, postgres: str, tmp_path: Path) -> Iterator[Server]:
+    """The same, behind a pooler that hands connections out by the transaction."""
+    with pooler(own_database(postgres, str(tmp_path))) as url:
+        yield server("serve", "--workers", "2", FAREBOX_DATABASE_URL=url).start()
+
+
+@pytest.mark.parametrize("workers", ["pair", "pooled_pair"])
+async def test_workers_never_spend_more_than_there_is(
+    upstream: Upstream, workers: str, request: pytest.FixtureRequest
+) -> None:
     """Of 100 calls at once 7 are answered: there are credits for 7; both workers work, and stop in order."""
+    await _seven_of_a_hundred(upstream, request.getfixturevalue(workers))
+
+
+async def _seven_of_a_hundred(upstream: Upstream, pair: Server) -> None:
     upstream.says(answer())
     workers = _workers(pair)
     assert len(workers) == 2
