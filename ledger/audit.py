@@ -8,21 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
-
-import psycopg
-from psycopg.rows import dict_row
+from typing import TYPE_CHECKING, Any, Final
 
 from ledger.backend import Reader
 from ledger.dialects import POSTGRES, SQLITE, Dialect
 from ledger.errors import LedgerUnavailable
 from ledger.model import ADJUSTED, ADJUSTMENT, ALLOWANCE, BREAKAGE, DEBT, ISSUE, REFUNDED, REVENUE, SALE
 from ledger.opening import is_postgres
-from ledger.postgres import PostgresReader
 from ledger.seals import REFUNDED_SO_FAR
 from ledger.sqlite import SqliteReader
 from ledger.unsealed import EVERYTHING, Unsealed, unsealed
 from ledger.verifying import Sealed, verify
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = ["MOST_ROWS", "Audit", "Finding", "audit", "audit_within"]
 
@@ -349,6 +348,8 @@ def _file(path: str) -> Iterator[tuple[_Read, Reader]]:
 @contextmanager
 def _server(url: str) -> Iterator[tuple[_Read, Reader]]:
     """Read from PostgreSQL, in one transaction of one snapshot, in which nothing can be written."""
+    import psycopg
+
     try:
         with psycopg.connect(url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -360,6 +361,10 @@ def _server(url: str) -> Iterator[tuple[_Read, Reader]]:
 
 
 def _reading(connection: psycopg.Connection[Any]) -> tuple[_Read, Reader]:
+    from psycopg.rows import dict_row
+
+    from ledger.postgres import PostgresReader
+
     named = connection.cursor(row_factory=dict_row)
     reader = PostgresReader(lambda: connection.cursor(binary=True))
     return lambda statement: named.execute(statement.encode()).fetchall(), reader

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
-
-import psycopg
-from sqlalchemy.exc import OperationalError
 
 from ledger.book import Balance
 from ledger.commands import (
@@ -412,17 +408,16 @@ class Ledger:
         return await self._list(self._queries.orphans, limit, after)
 
     async def _read(self, query: Callable[..., _Kind], *arguments: object) -> _Kind:
-        return await _beside(self._readers, query, *arguments)
+        return await self._beside(self._readers, query, *arguments)
 
     async def _list(self, query: Callable[..., _Kind], *arguments: object) -> _Kind:
-        return await _beside(self._listers, query, *arguments)
+        return await self._beside(self._listers, query, *arguments)
 
-
-async def _beside(threads: ThreadPoolExecutor, query: Callable[..., _Kind], *arguments: object) -> _Kind:
-    try:
-        return await asyncio.get_running_loop().run_in_executor(threads, query, *arguments)
-    except (sqlite3.OperationalError, psycopg.OperationalError, OperationalError) as error:
-        raise LedgerUnavailable(f"the ledger could not be read: {error}") from error
+    async def _beside(self, threads: ThreadPoolExecutor, query: Callable[..., _Kind], *arguments: object) -> _Kind:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, query, *arguments)
+        except self._queries.outages as error:
+            raise LedgerUnavailable(f"the ledger could not be read: {error}") from error
 
 
 def _expect(kind: type[_Kind], outcome: Outcome) -> _Kind:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from ledger.backend import Reader
 from ledger.errors import LedgerUnavailable
 from ledger.ids import microseconds
-from ledger.ownership import FileOwnership, LeaseOwnership, Ownership
-from ledger.postgres import Postgres
+from ledger.ownership import FileOwnership, Ownership
 from ledger.sqlite import Sqlite
 from ledger.store import Store
 
@@ -32,8 +31,10 @@ def open_stores(url: str, owner: str, clock: Callable[[], int] = microseconds) -
     """
     try:
         return _open_shared(url, owner, clock) if is_postgres(url) else _open_file(url, owner, clock)
-    except (sqlite3.Error, psycopg.Error) as error:
-        raise LedgerUnavailable(f"{_shown(url)} can't be opened as a ledger: {error}") from error
+    except DBAPIError as error:
+        raise LedgerUnavailable(f"{_shown(url)} can't be opened as a ledger: {error.orig}") from error
+    except sqlite3.Error as error:
+        raise LedgerUnavailable(f"{url} can't be opened as a ledger: {error}") from error
     except OSError as error:
         raise LedgerUnavailable(f"{url} can't be opened as a ledger: {error.strerror}") from error
 
@@ -52,13 +53,20 @@ def _open_file(path: str, owner: str, clock: Callable[[], int]) -> tuple[Sequenc
 
 
 def _open_shared(url: str, owner: str, clock: Callable[[], int]) -> tuple[Sequence[Store], Ownership]:
-    backend = Postgres(url)
-    backend.create()
-    ownership = LeaseOwnership(url, owner)
-    above = _sealed_to(backend)
-    stores = [
-        Store(each, ownership.node, clock, above) for each in (backend, *(Postgres(url) for _ in range(_LANES - 1)))
-    ]
+    # Who has a file pays nothing for it, neither time nor memory.
+    import psycopg
+
+    from ledger.leases import LeaseOwnership
+    from ledger.postgres import Postgres
+
+    backends = [Postgres(url) for _ in range(_LANES)]
+    try:
+        backends[0].create()
+        ownership = LeaseOwnership(url, owner)
+        above = _sealed_to(backends[0])
+    except psycopg.Error as error:
+        raise LedgerUnavailable(f"{_shown(url)} can't be opened as a ledger: {error}") from error
+    stores = [Store(backend, ownership.node, clock, above) for backend in backends]
     for store in stores:
         store.lease = lambda: ownership.lease
     return stores, ownership

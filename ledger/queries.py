@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import psycopg
 from sqlalchemy import Connection, Engine, case, create_engine, func, text
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col, select
 
 from ledger.backend import Reader
@@ -64,10 +65,14 @@ _ON_PLAN = (
 
 
 class Queries:
-    """A reader's connections to one ledger: in a file, by its path, or in PostgreSQL, by its URL."""
+    """A reader's connections to one ledger: in a file, by its path, or in PostgreSQL, by its URL.
+
+    outages: what is raised when the database can't be read.
+    """
 
     def __init__(self, where: str) -> None:
         self._engine = read_only(where)
+        self.outages = _outages(where)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -197,8 +202,17 @@ def read_only(where: str) -> Engine:
     return _server(where) if is_postgres(where) else create_engine(f"sqlite:///file:{where}?mode=ro&uri=true")
 
 
+def _outages(where: str) -> tuple[type[Exception], ...]:
+    if not is_postgres(where):
+        return (sqlite3.OperationalError, OperationalError)
+    import psycopg
+
+    return (psycopg.OperationalError, OperationalError)
+
+
 def _server(url: str) -> Engine:
     """Read from PostgreSQL; whatever is read on a connection until it is given back is of one moment."""
+    import psycopg
 
     def connect() -> psycopg.Connection:
         # By its own client, which knows more kinds of URL; nothing is set in the session, as a pooler may be between.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-import psycopg
 from sqlalchemy import Connection
 
 from ledger.backend import Reader
-from ledger.postgres import PostgresReader
 from ledger.sqlite import SqliteReader
 
 __all__ = ["reader_of"]
@@ -19,5 +17,9 @@ def reader_of(connection: Connection) -> Reader:
     raw = connection.connection.dbapi_connection
     if isinstance(raw, sqlite3.Connection):
         return SqliteReader(raw)
+    import psycopg
+
+    from ledger.postgres import PostgresReader
+
     assert isinstance(raw, psycopg.Connection)
     return PostgresReader(raw.cursor)

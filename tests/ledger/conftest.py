@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger import minding, ownership
+from ledger import leases, minding
 from ledger.postgres import Postgres
 from tests.pooler import bouncer, pooler
 from tests.postgres import postgres_server
@@ -55,6 +55,6 @@ def path(tmp_path: Path) -> str:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases that are renewed, and die, quickly."""
-    monkeypatch.setattr(ownership, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1)
     monkeypatch.setattr(minding, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(minding, "LAPSE_SECONDS", 0.6)

@@ -16,10 +16,11 @@ from signal import SIGCONT, SIGSTOP
 import psycopg
 import pytest
 
-from ledger import ownership, postgres
+from ledger import postgres
 from ledger.audit import audit
 from ledger.commands import Settle, Void
 from ledger.errors import LedgerUnavailable
+from ledger.leases import LeaseOwnership
 from ledger.ledger import Ledger
 from ledger.model import Claim
 from ledger.outcomes import Ended, Held, Outcome, Refused
@@ -199,7 +200,7 @@ async def test_a_process_that_can_not_renew_takes_no_new_calls(url: str, monkeyp
             def fail(_: object) -> bool:
                 raise psycopg.OperationalError("the network is down")
 
-            patch.setattr(ownership.LeaseOwnership, "renew", fail)
+            patch.setattr(LeaseOwnership, "renew", fail)
             await _until(lambda: ledger.minder.lapsed)
             assert told == [True]
             with pytest.raises(LedgerUnavailable, match="lease"):
