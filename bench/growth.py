@@ -1,7 +1,8 @@
-"""What a long past costs: `python -m bench.growth [--calls N] [--accounts N] [--database URL] [--json]`.
+"""What a long past costs: `python -m bench.growth [--calls N] [--accounts N] [--postgres] [--json]`.
 
-Fills an empty ledger (a temporary file, or PostgreSQL at a URL) with a year of settled calls, seals it, and measures
-the latency of holds before and after, the audit, and the bytes of a call; then packs it and measures again.
+Fills an empty ledger (a temporary file, or a PostgreSQL server of its own) with a year of settled calls, seals it, and
+measures the latency of holds, in turn with those of a ledger that has no past, the audit, and the bytes of a call; then
+packs it and measures again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -36,6 +38,7 @@ from ledger.model import NEVER, REVENUE, SALE
 from ledger.opening import is_postgres
 from ledger.outcomes import Held
 from ledger.rules import Rules
+from tests.postgres import own_database, postgres_server
 
 _CHARGE = 700
 _GRANTED = 10**15
@@ -131,17 +134,35 @@ def _chunks(rows: Iterable[tuple[str, tuple[Any, ...]]], size: int) -> Iterator[
     yield from waiting.items()
 
 
-async def _latency(ledger: Ledger, accounts: range, calls: int = 3000) -> dict[str, float]:
-    """Hold and settle one after the other, on accounts far apart; milliseconds of a hold."""
-    took = []
+async def _latency(ledger: Ledger, fresh: Ledger, accounts: int, calls: int = 3000) -> dict[str, float]:
+    """Hold and settle one after the other, on accounts far apart, in turn with a ledger that has no past."""
+    took: dict[Ledger, list[float]] = {ledger: [], fresh: []}
     memo = json.dumps({"lines": [{"meter": "output_tokens", "amount": _CHARGE}]}).encode()
     for number in range(calls):
-        account, call = accounts[number * 7919 % len(accounts)], ledger.next_id()
-        began = time.perf_counter()
-        assert isinstance(await ledger.hold(PlaceHold(account, call, 1000, b"{}")), Held)
-        took.append((time.perf_counter() - began) * 1000)
-        await ledger.end(Settle(account, call, _CHARGE, memo))
-    return {"median_ms": round(median(took), 3), "p99_ms": round(quantiles(took, n=100)[-1], 3)}
+        for one, seen in took.items():
+            account, call = 1 + number * 7919 % accounts, one.next_id()
+            began = time.perf_counter()
+            assert isinstance(await one.hold(PlaceHold(account, call, 1000, b"{}")), Held)
+            seen.append((time.perf_counter() - began) * 1000)
+            await one.end(Settle(account, call, _CHARGE, memo))
+    ours, theirs = took[ledger], took[fresh]
+    return {
+        "median_ms": round(median(ours), 3),
+        "p99_ms": round(quantiles(ours, n=100)[-1], 3),
+        "fresh_median_ms": round(median(theirs), 3),
+        "fresh_p99_ms": round(quantiles(theirs, n=100)[-1], 3),
+        "ratio": round(median(ours) / median(theirs), 3),
+    }
+
+
+async def _opened(url: str, accounts: int, *, credits: bool) -> Ledger:
+    ledger = await Ledger.open(url, Rules)
+    for first in range(1, accounts + 1, 500):
+        some = range(first, min(first + 500, accounts + 1))
+        await asyncio.gather(*map(ledger.open_account, some))
+        if credits:
+            await asyncio.gather(*(ledger.issue(account, "paid", _GRANTED) for account in some))
+    return ledger
 
 
 def _bytes(url: str) -> dict[str, int]:
@@ -152,8 +173,8 @@ def _bytes(url: str) -> dict[str, int]:
             found = [target.execute("SELECT pg_total_relation_size(%s)", (name,)).fetchone() for name in tables]
             return {name: row[0] if row else 0 for name, row in zip(tables, found, strict=True)}
     # Python's SQLite can't tell what a table takes; its shell can.
-    sizes_of = "SELECT m.tbl_name, SUM(s.pgsize) FROM dbstat s JOIN sqlite_schema m ON m.name = s.name"
-    statement = f"{sizes_of} WHERE s.aggregate GROUP BY 1"
+    sizes_of = "(SELECT name, pgsize FROM dbstat WHERE aggregate = 1) s"
+    statement = f"SELECT tbl_name, SUM(pgsize) FROM {sizes_of} JOIN sqlite_schema m ON m.name = s.name GROUP BY 1"
     if (shell := shutil.which("sqlite3")) is None:
         return dict.fromkeys(tables, 0)
     said = subprocess.run([shell, "-separator", " ", url, statement], capture_output=True, text=True, check=True).stdout
@@ -161,31 +182,24 @@ def _bytes(url: str) -> dict[str, int]:
     return {name: sizes.get(name, 0) for name in tables}
 
 
-async def measure(url: str, accounts: int, calls: int) -> dict[str, Any]:
-    """Fill, seal, pack and measure."""
+async def measure(url: str, other: str, accounts: int, calls: int) -> dict[str, Any]:
+    """Fill, seal, pack and measure; other: where there is room for a ledger without a past."""
     figures: dict[str, Any] = {"calls": calls, "accounts": accounts}
 
     def timed(name: str, began: float) -> None:
         figures[name] = round(time.perf_counter() - began, 1)
         print(f"{name}: {figures[name]}", file=sys.stderr)
 
-    ledger = await Ledger.open(url, Rules)
-    for first in range(1, accounts + 1, 500):
-        await asyncio.gather(*map(ledger.open_account, range(first, min(first + 500, accounts + 1))))
-    for account in range(accounts + 1, 2 * accounts + 1):
-        await ledger.open_account(account)
-        await ledger.issue(account, "paid", _GRANTED)
-    figures["hold when new"] = await _latency(ledger, range(accounts + 1, 2 * accounts + 1))
-    await ledger.close()
+    await (await _opened(url, accounts, credits=False)).close()
     began = time.perf_counter()
     await asyncio.to_thread(fill, url, accounts, calls, microseconds() - 86_400_000_000)
     timed("fill_s", began)
-    ledger = await Ledger.open(url, Rules)
-    figures["hold when full"] = await _latency(ledger, range(1, accounts + 1))
+    ledger, fresh = await Ledger.open(url, Rules), await _opened(other, accounts, credits=True)
+    figures["hold when full"] = await _latency(ledger, fresh, accounts)
     began = time.perf_counter()
     figures["ranges"] = await ledger.seal()
     timed("seal_s", began)
-    figures["hold when sealed"] = await _latency(ledger, range(1, accounts + 1))
+    figures["hold when sealed"] = await _latency(ledger, fresh, accounts)
     for name, most in (("audit_s", 2_000_000), ("audit_of_what_is_open_s", 0)):
         began = time.perf_counter()
         found = await asyncio.to_thread(audit, url, most_rows=most)
@@ -201,11 +215,12 @@ async def measure(url: str, accounts: int, calls: int) -> dict[str, Any]:
     await ledger.pack(microseconds() - 30 * 86_400_000_000)
     timed("pack_s", began)
     figures["bytes_packed"] = await asyncio.to_thread(_bytes, url)
-    figures["hold when packed"] = await _latency(ledger, range(1, accounts + 1))
+    figures["hold when packed"] = await _latency(ledger, fresh, accounts)
     began = time.perf_counter()
     assert (await asyncio.to_thread(audit, url)).clean
     timed("audit_packed_s", began)
     await ledger.close()
+    await fresh.close()
     return figures
 
 
@@ -213,12 +228,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--accounts", type=int, default=10_000)
-    parser.add_argument("--database", help="an empty PostgreSQL database's URL; default: a temporary file")
+    parser.add_argument("--postgres", action="store_true", help="a PostgreSQL server of its own, not a file")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        url = options.database or str(Path(folder) / "growth.db")
-        figures = asyncio.run(measure(url, options.accounts, options.calls))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url, other = str(folder / "growth.db"), str(folder / "fresh.db")
+        if options.postgres:
+            server = stack.enter_context(postgres_server())
+            url, other = own_database(server, "growth"), own_database(server, "fresh")
+        figures = asyncio.run(measure(url, other, options.accounts, options.calls))
     print(json.dumps(figures, indent=None if options.json else 1))
 
 

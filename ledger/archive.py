@@ -15,15 +15,15 @@ __all__ = ["effect", "packed_balance", "packed_receipt", "packed_receipts", "pac
 _OF_CALL = (
     "SELECT packed FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL AND first_hold <= ? AND last_hold >= ?"
 )
-_LAST = "SELECT state FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL ORDER BY number DESC LIMIT 1"
-_FIRST_AT = "SELECT MIN(number) FROM ledger_seal WHERE account_id = ? AND to_id >= ?"
+_LAST = "SELECT state FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL ORDER BY to_id DESC LIMIT 1"
+_ENDS = "SELECT MIN(to_id) FROM ledger_seal WHERE account_id = ? AND to_id >= ?"
 _BELOW = (
-    "SELECT number, state, packed FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL AND number < ?"
-    " ORDER BY number DESC LIMIT 1"
+    "SELECT to_id, state, packed FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL AND to_id <= ?"
+    " ORDER BY to_id DESC LIMIT 1"
 )
-_PACKED = "SELECT packed FROM ledger_seal WHERE account_id = ? AND number = ?"
+_PACKED = "SELECT packed FROM ledger_seal WHERE account_id = ? AND to_id = ?"
 _RANGES = (
-    "SELECT account_id, number, first_hold, last_hold FROM ledger_seal WHERE packed IS NOT NULL AND receipts > 0"
+    "SELECT account_id, to_id, first_hold, last_hold FROM ledger_seal WHERE packed IS NOT NULL AND receipts > 0"
     " AND account_id BETWEEN ? AND ? AND last_at >= ? AND first_at < ?"
 )
 _ACCOUNT_BELOW = "SELECT MAX(account_id) FROM ledger_seal WHERE account_id <= ? AND packed IS NOT NULL"
@@ -70,13 +70,13 @@ def _merged(reader: Reader, ranges: list[Row], after: tuple[int, int] | None) ->
     """Walk through the receipts of ranges, newest first; ranges overlap, as calls do."""
     beyond = (-_ALL, 0) if after is None else (-after[0], -after[1])
     found: list[tuple[tuple[int, int], Row]] = []
-    for account, number, oldest, newest in sorted(ranges, key=lambda each: (-each[3], -each[0])):
+    for account, to_id, oldest, newest in sorted(ranges, key=lambda each: (-each[3], -each[0])):
         if (-oldest, -account) <= beyond:
             continue
         # No later range has what comes before this one's first.
         while found and found[0][0] < (-newest, -account):
             yield heapq.heappop(found)[1]
-        for row in unpack(reader.rows(_PACKED, account, number)[0][0])[1]:
+        for row in unpack(reader.rows(_PACKED, account, to_id)[0][0])[1]:
             if (-row[1], -account) > beyond:
                 heapq.heappush(found, ((-row[1], -account), row))
     while found:
@@ -91,15 +91,16 @@ def packed_balance(reader: Reader, account_id: int) -> int:
 
 def packed_transfers(reader: Reader, account_id: int, before: int) -> Iterator[tuple[Row, int]]:
     """Walk through an account's packed transfers below an id, newest first, each with the balance after it."""
-    ((first,),) = reader.rows(_FIRST_AT, account_id, before)
-    number = _ALL if first is None else first + 1
-    while found := reader.rows(_BELOW, account_id, number):
-        ((number, state, packed),) = found
+    ((ends,),) = reader.rows(_ENDS, account_id, before)
+    to_id = _ALL if ends is None else ends
+    while found := reader.rows(_BELOW, account_id, to_id):
+        ((ends, state, packed),) = found
         balance = _balance(state)
         for row in reversed(unpack(packed)[0]):
             if row[1] < before:
                 yield row, balance
             balance -= effect(row)
+        to_id = ends - 1
 
 
 def effect(transfer: Row) -> int:

@@ -14,9 +14,9 @@ from ledger.seals import COLUMNS, NO_SEAL, Rows, Seal
 __all__ = ["last_seal", "load_range", "pack", "read_seals", "sealed_rows", "unpack"]
 
 _SEAL_COLUMNS = ", ".join(Seal._fields)
-_LAST = f"SELECT {_SEAL_COLUMNS} FROM ledger_seal WHERE account_id = ? ORDER BY number DESC LIMIT 1"
-_SEALS = f"SELECT {_SEAL_COLUMNS} FROM ledger_seal WHERE account_id = ? AND number BETWEEN ? AND ? ORDER BY number"
-_PACKED = "SELECT packed FROM ledger_seal WHERE account_id = ? AND number = ?"
+_LAST = f"SELECT {_SEAL_COLUMNS} FROM ledger_seal WHERE account_id = ? AND to_id < ? ORDER BY to_id DESC LIMIT 1"
+_ABOVE = f"SELECT {_SEAL_COLUMNS} FROM ledger_seal WHERE account_id = ? AND to_id > ? ORDER BY to_id LIMIT ?"
+_PACKED = "SELECT packed FROM ledger_seal WHERE account_id = ? AND to_id = ?"
 _TRANSFERS = (
     f"SELECT {COLUMNS['transfer']} FROM ledger_transfer"
     " WHERE account_id = ? AND transfer_id > ? AND transfer_id <= ? ORDER BY transfer_id"
@@ -33,15 +33,15 @@ _REFUNDS = f"SELECT {COLUMNS['refund']} FROM ledger_refund WHERE (account_id, ho
 _ADJUSTMENTS = f"SELECT {COLUMNS['adjustment']} FROM ledger_adjustment WHERE account_id = ?"
 
 
-def last_seal(reader: Reader, account_id: int) -> Seal:
-    """An account's last seal, or NO_SEAL."""
-    found = reader.rows(_LAST, account_id)
+def last_seal(reader: Reader, account_id: int, before: int = 2**63 - 1) -> Seal:
+    """An account's last seal that ends before an id, or NO_SEAL."""
+    found = reader.rows(_LAST, account_id, before)
     return Seal(*found[0]) if found else NO_SEAL
 
 
-def read_seals(reader: Reader, account_id: int, first: int, last: int) -> list[Seal]:
-    """An account's seals by number."""
-    return [Seal(*row) for row in reader.rows(_SEALS, account_id, first, last)]
+def read_seals(reader: Reader, account_id: int, above: int, most: int) -> list[Seal]:
+    """An account's next seals that end above an id, in order."""
+    return [Seal(*row) for row in reader.rows(_ABOVE, account_id, above, most)]
 
 
 def load_range(reader: Reader, account_id: int, from_id: int, to_id: int) -> Rows:
@@ -92,7 +92,7 @@ def _by_id(row: Row) -> Any:
 
 def sealed_rows(reader: Reader, seal: Seal, from_id: int) -> Rows:
     """Read a sealed range's rows, wherever they are; from_id: where the seal before ends."""
-    ((packed,),) = reader.rows(_PACKED, seal.account_id, seal.number)
+    ((packed,),) = reader.rows(_PACKED, seal.account_id, seal.to_id)
     if packed is None:
         return load_range(reader, seal.account_id, from_id, seal.to_id)
     transfers, receipts = unpack(packed)

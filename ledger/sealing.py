@@ -15,7 +15,7 @@ from ledger.commands import KeepSeal, PackSeal
 from ledger.errors import Conflict
 from ledger.ids import first_id, time_of
 from ledger.ranges import last_seal, load_range, pack, read_seals
-from ledger.seals import NO_SEAL, Seal, again, changed, faults, fold, read_state, seal_of
+from ledger.seals import Seal, again, changed, faults, fold, read_state, seal_of
 
 __all__ = ["keep", "month_of", "next_pack", "next_seal", "take_away"]
 
@@ -30,17 +30,15 @@ _HEAD = (
     " ORDER BY transfer_id LIMIT ?"
 )
 _OLDEST_HOLD = "SELECT MIN(hold_id) FROM ledger_hold WHERE account_id = ?"
-_LAST = "SELECT number, to_id FROM ledger_seal WHERE account_id = ? ORDER BY number DESC LIMIT 1"
+_LAST = "SELECT number, to_id FROM ledger_seal WHERE account_id = ? ORDER BY to_id DESC LIMIT 1"
 _COUNT = "SELECT COUNT(*) FROM ledger_transfer WHERE account_id = ? AND transfer_id > ? AND transfer_id <= ?"
 _FREE = (
     "SELECT COUNT(*) FROM ledger_receipt WHERE account_id = ? AND hold_id > ? AND hold_id <= ?"
     " AND charged = 0 AND late = 0 AND status <> 'orphaned'"
 )
-_UNPACKED = (
-    "SELECT number FROM ledger_seal WHERE account_id = ? AND packed IS NULL AND to_id < ? ORDER BY number LIMIT 1"
-)
+_UNPACKED = "SELECT to_id FROM ledger_seal WHERE account_id = ? AND packed IS NULL AND to_id < ? ORDER BY to_id LIMIT 1"
 _INSERT = Write("ledger_seal", Seal._fields, "insert")
-_PACK = Write("ledger_seal", ("account_id", "number", "packed"), "update", 2)
+_PACK = Write("ledger_seal", ("account_id", "to_id", "packed"), "update", 2)
 _TAKE_TRANSFER = Write("ledger_transfer", ("account_id", "transfer_id"), "delete", 2)
 _TAKE_RECEIPT = Write("ledger_receipt", ("account_id", "hold_id"), "delete", 2)
 
@@ -102,8 +100,9 @@ def keep(backend: Backend, command: KeepSeal) -> bool:
 
 def next_pack(reader: Reader, account_id: int, to_id: int) -> PackSeal | None:
     """Pack an account's oldest range that ends before an id; None if there is none, or it is not as it was sealed."""
-    for (number,) in reader.rows(_UNPACKED, account_id, to_id):
-        before, seal = [NO_SEAL, *read_seals(reader, account_id, number - 1, number)][-2:]
+    for (ends,) in reader.rows(_UNPACKED, account_id, to_id):
+        before = last_seal(reader, account_id, ends)
+        (seal,) = read_seals(reader, account_id, before.to_id, 1)
         rows = load_range(reader, account_id, before.to_id, seal.to_id)
         if (what := changed(seal, rows)) or again(before, seal, rows) != seal:
             _log.error("account %d is not packed up to %d: %s", account_id, seal.to_id, what or "the seal was altered")
@@ -117,7 +116,7 @@ def take_away(backend: Backend, command: PackSeal) -> None:
     """Write a packed range, and take its rows from their tables; raises Conflict where they are not all there."""
     account = command.account_id
     taken = (
-        backend.write(_PACK, [(account, command.seal.number, command.packed)]),
+        backend.write(_PACK, [(account, command.seal.to_id, command.packed)]),
         backend.write(_TAKE_TRANSFER, [(account, number) for number in command.transfers]),
         backend.write(_TAKE_RECEIPT, [(account, number) for number in command.holds]) if command.holds else 0,
     )

@@ -318,8 +318,8 @@ class SealRow(SQLModel, table=True):
     __table_args__ = (CheckConstraint("number > 0 AND transfers >= 0 AND receipts >= 0", name="ledger_seal_sane"),)
 
     account_id: int = _big(key=True)
-    number: int = _big(key=True)
-    to_id: int = _big()
+    to_id: int = _big(key=True)
+    number: int = _big()
     first_hold: int = _big()
     last_hold: int = _big()
     first_at: int = _big()

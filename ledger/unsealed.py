@@ -64,7 +64,7 @@ def unsealed(sql: Dialect) -> Unsealed:
                 SELECT account_id, request, at FROM {transfers} WHERE kind = 'refund')) open_refunds""",
         before=f"""(SELECT s.account_id, {_integer(sql, 0)} AS node, {_integer(sql, 1)} AS amount,
                 {_integer(sql, 2)} AS lost FROM ledger_account a JOIN ledger_seal s ON s.account_id = a.account_id
-                AND s.number = (SELECT MAX(m.number) FROM ledger_seal m WHERE m.account_id = a.account_id),
+                AND s.to_id = (SELECT MAX(m.to_id) FROM ledger_seal m WHERE m.account_id = a.account_id),
             {sql.items("s.state", "part")}) before_open""",
         whole=f"CASE WHEN sealed_to = 0 OR source IN ({ISSUE}, {SALE}, {ADJUSTMENT}) THEN 1 ELSE 0 END",
         sealed_to=_sealed_to("{}"),
@@ -89,7 +89,4 @@ def _sealed_to(account: str) -> str:
 
 
 def _last(account: str, condition: str) -> str:
-    return (
-        f"COALESCE((SELECT to_id FROM ledger_seal l WHERE l.account_id = {account}{condition}"
-        " ORDER BY number DESC LIMIT 1), 0)"
-    )
+    return f"COALESCE((SELECT MAX(to_id) FROM ledger_seal l WHERE l.account_id = {account}{condition}), 0)"

@@ -9,15 +9,15 @@ from typing import Any
 
 from ledger.backend import Reader
 from ledger.model import DEBT
-from ledger.ranges import load_range, read_seals, sealed_rows
-from ledger.seals import NO_SEAL, Seal, again, changed, faults, fold
+from ledger.ranges import last_seal, load_range, read_seals, sealed_rows
+from ledger.seals import NO_SEAL, Rows, Seal, again, changed, faults, fold
 
 __all__ = ["Sealed", "verify"]
 
-_NEWEST = "SELECT account_id, number, transfers + receipts FROM ledger_seal ORDER BY to_id DESC"
+_NEWEST = "SELECT account_id, to_id, transfers + receipts FROM ledger_seal ORDER BY to_id DESC"
 _LAST = (
-    "SELECT s.account_id, s.digest FROM ledger_seal s WHERE s.number ="
-    " (SELECT MAX(l.number) FROM ledger_seal l WHERE l.account_id = s.account_id) ORDER BY s.account_id"
+    "SELECT s.account_id, s.digest FROM ledger_seal s WHERE s.to_id ="
+    " (SELECT MAX(l.to_id) FROM ledger_seal l WHERE l.account_id = s.account_id) ORDER BY s.account_id"
 )
 _GRANTS = "SELECT grant_id, balance, lost FROM ledger_grant WHERE account_id = ?"
 _DEBT = "SELECT debt FROM ledger_account WHERE account_id = ?"
@@ -45,44 +45,39 @@ def verify(reader: Reader, most_rows: int | None) -> tuple[Sealed, list[dict[str
     """
     ranges = total = read = 0
     first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for account, number, rows in reader.rows(_NEWEST):
+    for account, to_id, rows in reader.rows(_NEWEST):
         ranges, total = ranges + 1, total + rows
-        last.setdefault(account, number)
         if most_rows is None or total <= most_rows:
-            first[account] = number
+            first[account] = to_id
             read = total
     found = []
-    for account, number in sorted(first.items()):
-        if (wrong := _first_wrong(reader, account, number, last[account])) is not None:
+    for account, to_id in sorted(first.items()):
+        if (wrong := _first_wrong(reader, account, to_id)) is not None:
             found.append({"account_id": account, **wrong})
     head = sha256(b"".join(b"%d " % account + bytes(digest) for account, digest in reader.rows(_LAST))).hexdigest()
     return Sealed(ranges, total, read, head if ranges else None), found
 
 
-def _first_wrong(reader: Reader, account: int, first: int, last: int) -> dict[str, Any] | None:
-    before, sums = NO_SEAL, dict[int, tuple[int, int | None]]()
-    if first > 1:
-        found = read_seals(reader, account, first - 1, first - 1)
-        if not found:
-            return {"range": first - 1, "what": "the seal is missing"}
-        before = found[0]
-    for number, (seal, rows) in enumerate(_ranges(reader, account, first, last, before), first):
-        if seal.number != number:
-            return {"range": number, "what": "the seal is missing"}
+def _first_wrong(reader: Reader, account: int, first: int) -> dict[str, Any] | None:
+    """Read an account's ranges from the one on that ends at an id."""
+    before = last_seal(reader, account, first)
+    whole, sums = before == NO_SEAL, dict[int, tuple[int, int | None]]()
+    for seal, rows in _ranges(reader, account, before):
+        if seal.number != before.number + 1:
+            return {"range": before.number + 1, "what": "the seal is missing"}
         if (what := changed(seal, rows)) is not None:
-            return {"range": number, **what}
+            return {"range": seal.number, **what}
         if again(before, seal, rows) != seal:
-            return {"range": number, "what": "the seal was altered"}
+            return {"range": seal.number, "what": "the seal was altered"}
         if wrong := faults(rows):
-            return {"range": number, "what": wrong[0]}
+            return {"range": seal.number, "what": wrong[0]}
         before, sums = seal, fold(sums, rows)
-    return _rebuilt(reader, account, before, sums) if first == 1 else None
+    return _rebuilt(reader, account, before, sums) if whole else None
 
 
-def _ranges(reader: Reader, account: int, first: int, last: int, before: Seal) -> Iterator[tuple[Seal, Any]]:
-    for start in range(first, last + 1, _AT_ONCE):
-        for seal in read_seals(reader, account, start, min(start + _AT_ONCE - 1, last)):
+def _ranges(reader: Reader, account: int, before: Seal) -> Iterator[tuple[Seal, Rows]]:
+    while seals := read_seals(reader, account, before.to_id, _AT_ONCE):
+        for seal in seals:
             yield seal, sealed_rows(reader, seal, before.to_id)
             before = seal
 

@@ -157,7 +157,7 @@ def test_triggers_stay_within_the_account(postgres_url: str) -> None:
     assert len(triggers) > 1
     for name, of_rows, body in triggers:
         assert of_rows, name
-        own = re.findall(r" WHERE account_id = (?:NEW|OLD)\.account_id ", body)
+        own = re.findall(r" WHERE account_id = (?:NEW|OLD)\.account_id\b", body)
         assert len(re.findall(r"\bledger_\w+", body)) == len(own), name
 
 

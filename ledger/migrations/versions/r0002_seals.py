@@ -8,14 +8,9 @@ from alembic import op
 revision = "0002"
 down_revision = "0001"
 
-# Rows may go when their range has been packed; what a receipt of an orphan says is in no range.
-_PACKED = (
-    "SELECT 1 FROM ledger_seal WHERE account_id = OLD.account_id AND packed IS NOT NULL AND to_id >= OLD.transfer_id"
-)
-_PACKED_RECEIPT = (
-    "SELECT 1 FROM ledger_seal WHERE account_id = OLD.account_id AND packed IS NOT NULL"
-    " AND OLD.hold_id BETWEEN first_hold AND last_hold"
-)
+# Rows may go when their range has been packed, and with it all before; what a receipt of an orphan says is in no range.
+_PACKED = "SELECT 1 FROM ledger_seal WHERE account_id = OLD.account_id AND packed IS NOT NULL AND to_id >= OLD."
+_PACKED_TRANSFER, _PACKED_RECEIPT = f"{_PACKED}transfer_id", f"{_PACKED}hold_id"
 _NUMBERS = ("account_id", "number", "to_id", "first_hold", "last_hold", "first_at", "last_at")
 _COUNTS = ("transfers", "receipts", "sealed_at")
 _SAME = " AND ".join(f"NEW.{name} = OLD.{name}" for name in (*_NUMBERS, *_COUNTS, "digest", "state", "leaves"))
@@ -24,8 +19,7 @@ _PACKS_ONCE = f"OLD.packed IS NULL AND {_SAME}"
 # A hold of a time that is sealed would be one that nobody waited for.
 _HAS_ENDED = (
     "EXISTS (SELECT 1 FROM ledger_receipt WHERE account_id = NEW.account_id AND hold_id = NEW.hold_id)"
-    " OR NEW.hold_id <= COALESCE("
-    "(SELECT to_id FROM ledger_seal WHERE account_id = NEW.account_id ORDER BY number DESC LIMIT 1), 0)"
+    " OR NEW.hold_id <= COALESCE((SELECT MAX(to_id) FROM ledger_seal WHERE account_id = NEW.account_id), 0)"
 )
 
 _SQLITE = [
@@ -34,7 +28,7 @@ _SQLITE = [
     BEGIN SELECT RAISE(ABORT, 'this hold has ended'); END""",
     "DROP TRIGGER ledger_transfer_no_delete",
     "DROP TRIGGER ledger_receipt_no_delete",
-    f"""CREATE TRIGGER ledger_transfer_no_delete BEFORE DELETE ON ledger_transfer WHEN NOT EXISTS ({_PACKED})
+    f"""CREATE TRIGGER ledger_transfer_no_delete BEFORE DELETE ON ledger_transfer WHEN NOT EXISTS ({_PACKED_TRANSFER})
     BEGIN SELECT RAISE(ABORT, 'ledger_transfer is append-only'); END""",
     f"""CREATE TRIGGER ledger_receipt_no_delete BEFORE DELETE ON ledger_receipt
     WHEN OLD.status = 'orphaned' OR NOT EXISTS ({_PACKED_RECEIPT})
@@ -53,7 +47,7 @@ _FUNCTION = """CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpg
 _POSTGRES = [
     f"""CREATE OR REPLACE FUNCTION ledger_hold_once() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN IF {_HAS_ENDED} THEN RAISE EXCEPTION 'this hold has ended'; END IF; RETURN NEW; END $$""",
-    _FUNCTION.format(name="ledger_transfer_packed", refused=f"NOT EXISTS ({_PACKED})"),
+    _FUNCTION.format(name="ledger_transfer_packed", refused=f"NOT EXISTS ({_PACKED_TRANSFER})"),
     _FUNCTION.format(
         name="ledger_receipt_packed", refused=f"OLD.status = 'orphaned' OR NOT EXISTS ({_PACKED_RECEIPT})"
     ),
@@ -77,7 +71,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("leaves", sa.LargeBinary(), nullable=False),
         sa.Column("packed", sa.LargeBinary()),
-        sa.PrimaryKeyConstraint("account_id", "number"),
+        sa.PrimaryKeyConstraint("account_id", "to_id"),
         sa.CheckConstraint("number > 0 AND transfers >= 0 AND receipts >= 0", name="ledger_seal_sane"),
     )
     for statement in _SQLITE if op.get_bind().dialect.name == "sqlite" else _POSTGRES:
