@@ -23,6 +23,8 @@ HISTORY = History(Path(__file__).parent / "migrations", "proxy_version")
 _Kind = TypeVar("_Kind")
 _TRIES = 10
 _SERIALIZATION = ("40001", "40P01")
+# As in the ledger: who is silent amid its work is paused, or its host is gone, and others wait for what it has locked.
+_NOT_SILENT = text("SET LOCAL idle_in_transaction_session_timeout = '5s'")
 _CREATING = 4_605_862_153_429
 """What processes that create the tables at the same moment take turns by."""
 
@@ -78,6 +80,8 @@ class Database:
             for left in reversed(range(_TRIES if self.shared else 1)):
                 try:
                     with Session(engine, expire_on_commit=False) as session, session.begin():
+                        if self.shared:
+                            session.execute(_NOT_SILENT)
                         return work(session)
                 except DBAPIError as error:
                     # Two that made the same row find each other's when they look again.

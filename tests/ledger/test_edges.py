@@ -185,7 +185,7 @@ def test_a_commit_that_fails_leaves_no_page(path: str, monkeypatch: pytest.Monke
     store.transact([held(1, 11, 60)], RULES, NOON)
     with monkeypatch.context() as patch:
 
-        def fail() -> None:
+        def fail(changes: object) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
         patch.setattr(store.backend, "commit", fail)
