@@ -1,8 +1,8 @@
 """What the ledger carries on PostgreSQL: `python -m bench.shared [--rounds N] [--seconds S] [--database URL] [--json]`.
 
-16 callers hold and settle through the ledger, over many accounts, over one, and as two processes of 8 callers. Beside
-it, on the same server and in turn, `pgbench` with its TPC-B-like transactions and 16 clients. The server is one of its
-own, made for this and with fsync as it comes, if no URL of an empty database is given.
+16 callers, and 64, hold and settle through the ledger, over many accounts, over one, and as two processes with half of
+the callers each. Beside it, on the same server and in turn, `pgbench` with its TPC-B-like transactions and 16 clients.
+The server is one of its own, made for this and with fsync as it comes, if no URL is given.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from ledger.rules import Rules
 from proxy.server import quieten_collector
 from tests.postgres import own_database, postgres_server
 
-_CALLERS = 16
+_CLIENTS = 16
+_CALLERS = (16, 64)
 _ACCOUNTS = 10_000
 _GRANTED = 10**15
 _HOLD, _CHARGE = 1000, 700
@@ -79,12 +80,12 @@ async def _carry(url: str, callers: int, accounts: int, seconds: float, begin: i
     return {"pairs": len(took), "rate": len(took) / lasted, "cpu_us": used / len(took) * 1e6, "p50": p50, "p99": p99}
 
 
-def _ours(url: str, accounts: int, processes: int, seconds: float) -> dict[str, float]:
+def _ours(url: str, callers: int, accounts: int, processes: int, seconds: float) -> dict[str, float]:
     """Run so many processes at once on an empty database; raises RuntimeError if the audit then finds anything."""
     uvloop.run(_open(url, accounts))
     children = []
     for number in range(processes):
-        told = [url, str(_CALLERS // processes), str(accounts), str(seconds), str(number * accounts // processes)]
+        told = [url, str(callers // processes), str(accounts), str(seconds), str(number * accounts // processes)]
         command = [sys.executable, "-m", "bench.shared", "--carry", *told]
         children.append(
             subprocess.Popen(
@@ -108,7 +109,7 @@ def _ours(url: str, accounts: int, processes: int, seconds: float) -> dict[str, 
 def _pgbench(program: str, url: str, seconds: float) -> float:
     """Transactions a second."""
     said = subprocess.run(
-        [program, "-c", str(_CALLERS), "-j", "2", "-T", str(max(1, round(seconds))), "-n", url],
+        [program, "-c", str(_CLIENTS), "-j", "2", "-T", str(max(1, round(seconds))), "-n", url],
         capture_output=True,
         text=True,
         check=True,
@@ -135,14 +136,15 @@ def _program() -> str:
 def measure(server: str, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
     """Run all in turn; returns medians by kind."""
     pgbench, base = _program(), own_database(server, "pgbench")
-    subprocess.run([pgbench, "-i", "-q", "-s", str(_CALLERS), base], capture_output=True, check=True)
-    kinds = {"many accounts": (_ACCOUNTS, 1), "one account": (1, 1), "two processes": (_ACCOUNTS, 2)}
+    subprocess.run([pgbench, "-i", "-q", "-s", str(_CLIENTS), base], capture_output=True, check=True)
+    said = {"many accounts": (_ACCOUNTS, 1), "one account": (1, 1), "two processes": (_ACCOUNTS, 2)}
+    kinds = {f"{callers} callers, {name}": (callers, *how) for callers in _CALLERS for name, how in said.items()}
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in ("pgbench", *kinds)}
     for number in range(rounds):
         seen["pgbench"].append({"rate": _pgbench(pgbench, base, seconds)})
-        for name, (accounts, processes) in kinds.items():
+        for name, (callers, accounts, processes) in kinds.items():
             url = own_database(server, f"{name} {number}")
-            seen[name].append(_ours(url, accounts, processes, seconds))
+            seen[name].append(_ours(url, callers, accounts, processes, seconds))
         print(
             f"round {number + 1} of {rounds}: {[{k: round(v[-1]['rate']) for k, v in seen.items()}]}", file=sys.stderr
         )
@@ -170,12 +172,12 @@ def main() -> None:
         print(json.dumps(results))
         return
     base = results["pgbench"]["rate"]
-    print(f"pgbench, TPC-B-like, {_CALLERS} clients: {base:,.0f} transactions a second\n")
-    print(f"{_CALLERS} callers{'':12}{'pairs/s':>10}{'x pgbench':>11}{'CPU µs':>9}{'hold p50':>10}{'p99 ms':>8}")
+    print(f"pgbench, TPC-B-like, {_CLIENTS} clients: {base:,.0f} transactions a second\n")
+    print(f"{'':28}{'pairs/s':>10}{'x pgbench':>11}{'CPU µs':>9}{'hold p50':>10}{'p99 ms':>8}")
     for name, found in results.items():
         if name != "pgbench":
             print(
-                f"{name:22}{found['rate']:>10,.0f}{found['rate'] / base:>11.2f}{found['cpu_us']:>9.0f}"
+                f"{name:28}{found['rate']:>10,.0f}{found['rate'] / base:>11.2f}{found['cpu_us']:>9.0f}"
                 f"{found['p50']:>10.2f}{found['p99']:>8.2f}"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,8 @@ from ledger.store import Store
 
 __all__ = ["is_postgres", "open_stores"]
 
-_LANES = 4
+# Each lane's batches cost this process and the server as much as one long batch does, so few cores have few lanes.
+_MOST_LANES = 4
 
 
 def is_postgres(url: str) -> bool:
@@ -59,7 +61,8 @@ def _open_shared(url: str, owner: str, clock: Callable[[], int]) -> tuple[Sequen
     from ledger.leases import LeaseOwnership
     from ledger.postgres import Postgres
 
-    backends = [Postgres(url) for _ in range(_LANES)]
+    lanes = min(max((os.cpu_count() or 1) // 2, 1), _MOST_LANES)
+    backends = [Postgres(url) for _ in range(lanes)]
     try:
         backends[0].create()
         ownership = LeaseOwnership(url, owner)

@@ -38,6 +38,8 @@ class Pages:
 
         What is not a call's hold or end may have loaded more than a page has, so such pages are read again.
         """
+        if not self._most:
+            return
         rare = {command.account_id for command in commands if not isinstance(command, (PlaceHold, Settle, Void))}
         for account, book in books.items():
             if account not in rare:

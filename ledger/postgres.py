@@ -8,42 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from hashlib import sha256
-from typing import Any
 
 import psycopg
 from psycopg import errors
 from sqlalchemy import NullPool, create_engine
-from sqlalchemy.dialects import postgresql as dialect
 
 from ledger.backend import Changes, Pairs, Row, Stale, Write
+from ledger.functions import FUNCTIONS, LOCK, OPEN_HOLDS, STALE, call_of, column_types, written
 from ledger.loading import ACCOUNT_COLUMNS, LOAD_HOLDS, LOT_COLUMNS
 from ledger.migrating import LEDGER, migrate
-from ledger.saving import WRITES
-from ledger.tables import HOLD_HAS_ENDED, TABLES
+from ledger.tables import HOLD_HAS_ENDED
 from ledger.wire import Statement, array, carry_out, rows_of
 
 __all__ = ["Postgres", "PostgresReader"]
 
 _ACCOUNTS = f"SELECT {ACCOUNT_COLUMNS} FROM ledger_account WHERE account_id = ANY(%s) ORDER BY account_id"
 _LOTS = f"SELECT account_id, {LOT_COLUMNS} FROM ledger_grant WHERE account_id = ANY(%s) AND open = 1"
-_LOCK = _ACCOUNTS.replace("%s", "$1").encode() + b" FOR NO KEY UPDATE"
-_LOCKED_LOTS = _LOTS.replace("%s", "$1").encode()
-_HOLDS = LOAD_HOLDS.format(pairs="(SELECT * FROM unnest($1::bigint[], $2::bigint[]))").encode()
 _NO_LOT = (None,) * len(LOT_COLUMNS.split(", "))
 _CREATING = 4_605_862_153_427
 """What processes that create the tables at the same moment take turns by."""
 
 _PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.IdleInTransactionSessionTimeout)
-_STALE = "not as many rows were changed of"
 _CONNECT_SECONDS = 5
-# Others wait for what a batch has locked, and nobody is asked anything in the middle of one: who is silent there for so
-# long is paused, or its host is gone.
-_NOT_SILENT = b"SET LOCAL idle_in_transaction_session_timeout = '5s'"
-_DIALECT = dialect.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy does not say
 
 
-def with_lots(accounts: Iterable[Row], lots: Iterable[Row]) -> Iterable[Row]:
+def _with_lots(accounts: Iterable[Row], lots: Iterable[Row]) -> Iterable[Row]:
     """Put to each account its grants."""
     by_account: dict[int, list[Row]] = {row[0]: [] for row in accounts}
     for lot in lots:
@@ -61,7 +50,7 @@ class PostgresReader:
 
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:
         found = self._at().execute(_ACCOUNTS, (accounts,)).fetchall()
-        return with_lots(found, self._at().execute(_LOTS, ([row[0] for row in found],)).fetchall())
+        return _with_lots(found, self._at().execute(_LOTS, ([row[0] for row in found],)).fetchall())
 
     def holds(self, pairs: Pairs) -> list[Row]:
         return self.rows_in(LOAD_HOLDS, pairs)
@@ -84,7 +73,6 @@ class Postgres(PostgresReader):
         self._url = url
         self._connection: psycopg.Connection[Row] | None = None
         self._locked: list[Row] = []
-        self._lots: list[Row] = []
         self._held: list[Row] = []
 
     def _cursor(self) -> psycopg.Cursor[Row]:
@@ -103,29 +91,22 @@ class Postgres(PostgresReader):
         with engine.begin() as connection:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATING})")
             migrate(connection, LEDGER)
-            for write in WRITES:
-                connection.exec_driver_sql(_function(write).replace("%", "%%"))
+            for function in FUNCTIONS:
+                connection.exec_driver_sql(function)
 
     def begin(self, accounts: Sequence[int], holds: Pairs = ()) -> None:
         connection = self._cursor().connection
-        self._held = []
         value, kind = array("BIGINT", accounts)
-        # Accounts are locked in order, so that two batches wait for each other and not each for the other. All is sent
-        # at once, and answered in order: each statement sees what was left when the one before was done.
-        statements = [
-            Statement(b"BEGIN"),
-            Statement(_NOT_SILENT),
-            Statement(_LOCK, (value,), (kind,)),
-            Statement(_LOCKED_LOTS, (value,), (kind,)),
-        ]
+        statements = [Statement(b"BEGIN"), Statement(LOCK, (value,), (kind,))]
         if holds:
             arrays = [array("BIGINT", column) for column in zip(*holds, strict=True)]
-            statements.append(Statement(_HOLDS, *zip(*arrays, strict=True)))
-        _, _, *found = carry_out(connection, statements)
-        self._locked, self._lots, self._held = ([rows_of(connection, each) for each in found] + [[]])[:3]
+            statements.append(Statement(OPEN_HOLDS, *zip(*arrays, strict=True)))
+        _, locked, *held = carry_out(connection, statements)
+        self._locked = rows_of(connection, locked)
+        self._held = rows_of(connection, held[0]) if held else []
 
     def books(self, accounts: Sequence[int]) -> Iterable[Row]:
-        return with_lots(self._locked, self._lots)
+        return self._locked
 
     def holds(self, pairs: Pairs) -> list[Row]:
         return self._held
@@ -136,14 +117,14 @@ class Postgres(PostgresReader):
     def commit(self, changes: Changes = ()) -> None:
         statements = []
         for write, rows in changes:
-            kinds = _types(write.table)
+            kinds = column_types(write.table)
             columns = zip(write.columns, zip(*rows, strict=True), strict=True)
             arrays = [array(kinds[name], column) for name, column in columns]
-            statements.append(Statement(_call(write), *zip(*arrays, strict=True)))
+            statements.append(Statement(call_of(write), *zip(*arrays, strict=True)))
         try:
             carry_out(self._cursor().connection, [*statements, Statement(b"COMMIT")])
         except errors.RaiseException as error:
-            if _STALE in str(error):
+            if STALE in str(error):
                 raise Stale(str(error)) from error
             raise
 
@@ -190,58 +171,5 @@ def _with_pairs(statement: str, kind: str) -> bytes:
 
 
 @cache
-def _types(table: str) -> dict[str, Any]:
-    (found,) = (one for one in TABLES if one.name == table)
-    return {column.name: column.type.compile(_DIALECT) for column in found.columns}
-
-
-@cache
 def _statement(write: Write) -> bytes:
-    return _written(write, ["%s"] * len(write.columns)).encode()
-
-
-def _function(write: Write) -> str:
-    """Make a statement a function, of which the server keeps a plan: to make one takes longer than to carry it out.
-
-    Its name says which statement it is, so that releases side by side have each their own.
-    """
-    kinds = ", ".join(f"{_types(write.table)[name]}[]" for name in write.columns)
-    # A plan that was made while the tables were small would not do when they have grown.
-    return f"""CREATE OR REPLACE FUNCTION {_name(write)}({kinds}) RETURNS void LANGUAGE plpgsql
-        SET enable_seqscan = off AS $$ DECLARE written bigint; BEGIN {_body(write)};
-        GET DIAGNOSTICS written = ROW_COUNT;
-        IF written <> cardinality($1) THEN RAISE EXCEPTION '{_STALE} {write.table}'; END IF; END $$"""
-
-
-@cache
-def _body(write: Write) -> str:
-    return _written(write, [f"${place}" for place in range(1, len(write.columns) + 1)])
-
-
-@cache
-def _name(write: Write) -> str:
-    return f"{write.table}_{write.how}_{sha256(_body(write).encode()).hexdigest()[:12]}"
-
-
-@cache
-def _call(write: Write) -> bytes:
-    return f"SELECT {_name(write)}({', '.join(f'${place}' for place in range(1, len(write.columns) + 1))})".encode()
-
-
-def _written(write: Write, values: Sequence[str]) -> str:
-    """Write it out: a column of the rows is an array, and all rows are one statement."""
-    types = _types(write.table)
-    arrays = ", ".join(f"{value}::{types[name]}[]" for value, name in zip(values, write.columns, strict=True))
-    keys, rest = write.columns[: write.key], write.columns[write.key :]
-    given = f"unnest({arrays}) AS d({', '.join(write.columns)})"
-    same = " AND ".join(f"t.{name} = d.{name}" for name in keys)
-    if write.how == "delete":
-        return f"DELETE FROM {write.table} t USING {given} WHERE {same}"
-    if write.how == "update":
-        changed = ", ".join(f"{name} = d.{name}" for name in rest)
-        return f"UPDATE {write.table} t SET {changed} FROM {given} WHERE {same}"
-    insert = f"INSERT INTO {write.table} ({', '.join(write.columns)}) SELECT * FROM {given}"
-    if write.how == "insert":
-        return insert
-    changed = ", ".join(f"{name} = excluded.{name}" for name in rest)
-    return f"{insert} ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed}"
+    return written(write, ["%s"] * len(write.columns)).encode()

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 
 from ledger.commands import PlaceHold, RunShare, Settle
+from ledger.functions import FUNCTIONS, call_of
 from ledger.ledger import Ledger
 from ledger.model import KEPT_FOR, Claim
-from ledger.postgres import _body, _call
 from ledger.rules import Allowance, Plan
 from ledger.saving import WRITES
 from ledger.tables import TABLES
@@ -43,6 +43,9 @@ _TO_ALL = {
 _BY_ACCOUNT = (
     r"SELECT .* FROM ledger_\w+ WHERE account_id = (%s|ANY\(%s\))",
     r"SELECT .* FROM ledger_\w+ WHERE \(account_id, \w+\) IN \(SELECT \* FROM unnest\(%s::bigint\[\], ",
+    r"SELECT .* FROM ledger_account a LEFT JOIN LATERAL \(SELECT \* FROM ledger_grant o"
+    r" WHERE o\.account_id = a\.account_id .* WHERE a\.account_id = ANY\(%s\)",
+    r"SELECT .* FROM unnest\(%s, %s\) AS d\(account_id, hold_id\) JOIN ledger_hold h ON h\.account_id = d\.account_id ",
     r"(UPDATE|DELETE FROM) ledger_\w+ t .* WHERE t\.account_id = d\.account_id",
     r"INSERT INTO ledger_\w+ \(account_id, (?!.* ON CONFLICT)",
     r"INSERT INTO ledger_\w+ \(account_id, .* ON CONFLICT \(account_id[,)]",
@@ -65,17 +68,25 @@ def said(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             statements.add(query.decode() if isinstance(query, bytes) else str(query))
         return execute(self, query, *values, **options)
 
-    functions = {_call(write): _body(write) for write in WRITES}
-
     def listen_too(connection: Any, sent: Sequence[Statement]) -> Any:
         for statement in sent:
-            body = functions.get(statement.text, statement.text.decode())
-            statements.add(re.sub(r"\$\d+", "%s", body))
+            statements.update(_bodies(statement.text.decode()))
         return carry_out(connection, sent)
 
     monkeypatch.setattr(psycopg.Cursor, "execute", listen)
     monkeypatch.setattr("ledger.postgres.carry_out", listen_too)
     return statements
+
+
+def _bodies(statement: str) -> set[str]:
+    """The statements about the ledger in one, or in the function that it calls."""
+    called = re.search(r"ledger_\w+_[0-9a-f]{12}", statement)
+    if called is not None:
+        (statement,) = (each for each in FUNCTIONS if f" {called[0]}(" in each)
+        statement = statement.partition("BEGIN ")[2]
+    found = [part.strip() for part in re.sub(r"\$\d+", "%s", statement).split(";")]
+    said = [re.sub(r"^(PERFORM|RETURN QUERY SELECT) ", "SELECT ", part) for part in found]
+    return {part for part in said if re.search(r"\bledger_", part) and not part.startswith("IF ")}
 
 
 async def _everything(url: str, clock: Clock) -> None:
@@ -120,7 +131,7 @@ async def _everything(url: str, clock: Clock) -> None:
 async def test_the_paid_path_names_the_account(url: str, said: set[str]) -> None:
     """In every statement, so that each can be sent to the nodes that have its accounts; what is not so is listed."""
     await _everything(url, Clock())
-    written = {re.sub(r"\$\d+", "%s", _body(write)) for write in WRITES}
+    written = {body for write in WRITES for body in _bodies(call_of(write).decode())}
     assert written <= said, "not everything was done"
     about = {statement for statement in said if set(re.findall(r"ledger_\w+", statement)) & _SPREAD}
     to_all = {part for part in _TO_ALL for statement in about if part in statement}

@@ -275,15 +275,14 @@ async def test_a_process_paused_for_longer_than_its_lease_settles_late_and_once(
     assert audit(url).clean
 
 
-async def test_a_process_that_stops_amid_a_batch_does_not_stop_the_others(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_process_that_stops_amid_a_batch_does_not_stop_the_others(url: str) -> None:
     """Paused, or its host gone, it keeps accounts locked for a few seconds; its batch never was."""
-    monkeypatch.setattr(postgres, "_NOT_SILENT", b"SET LOCAL idle_in_transaction_session_timeout = '1s'")
     async with sharing(url, 1) as (ledger,):
         await ledger.open_account(1, welcome=("paid", 100))
         stopped = Store(postgres.Postgres(url))
         stopped.backend.begin([1])
+        assert stopped.backend.rows("SHOW idle_in_transaction_session_timeout") == [("5s",)]
+        stopped.backend.rows("SELECT set_config('idle_in_transaction_session_timeout', '1s', true)")
         async with asyncio.timeout(10):
             assert isinstance(await ledger.hold(held(1, 1, 10)), Held)
         with pytest.raises(psycopg.Error):
