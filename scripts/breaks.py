@@ -30,8 +30,11 @@ import yaml
 ROOT = Path(__file__).parent.parent
 LIST = Path(__file__).with_suffix(".yaml")
 _PARTS = ("ledger", "pricing", "proxy", "tests", "scripts", "examples", "pyproject.toml", "config.yaml")
-# Minutes of random lives, and processes that are killed: what those find, scenarios have to find too.
-_SLOW = ("test_properties.py", "test_crash.py")
+# Minutes of random lives, and processes and servers that are killed: what those find, scenarios have to find too.
+_SLOW = (
+    *("test_properties.py", "test_properties_postgres.py", "test_crash.py", "test_crash_points.py"),
+    *("test_outage.py", "test_shared_load.py"),
+)
 # The one that finds most comes first.
 _FIRST = "tests/ledger/test_scenarios.py"
 _SECONDS = 300

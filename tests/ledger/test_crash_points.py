@@ -33,7 +33,10 @@ from tests.ledger.running import Clock, all_of, page_of, running
 from tests.ledger.test_crash import ROOTS
 from tests.proxy.running import until
 
-_OTHERS = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+_OTHERS = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+    " AND state <> 'idle' AND pid <> pg_backend_pid()"
+)
 _STEPS = steps(1)
 _SOAKING = os.environ.get("FAREBOX_SOAK") == "1"
 
@@ -117,7 +120,7 @@ async def _die_and_go_on(dying: Dying, point: str) -> None:
     assert said == [step.name for step in _STEPS[: len(said)]]
     done = len(said) + point.endswith("commit, after")
     if point.endswith("commit, sent"):
-        # It is the server's to carry it out or not; when it has, nobody is connected any more.
+        # It is the server's to carry it out or not; when it has, nobody is amid anything any more.
         with psycopg.connect(dying.where, autocommit=True) as connection:
             assert until(lambda: connection.execute(_OTHERS).fetchone() == (0,), 10)
         done += page_of(dying.where, account) == _PAGES[done + 1]

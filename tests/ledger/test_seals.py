@@ -20,7 +20,10 @@ from ledger.ids import first_id, time_of
 from ledger.ledger import Ledger
 from ledger.model import Claim
 from ledger.outcomes import Closed, Held, Refunded
+from ledger.ranges import load_range, read_seals
 from ledger.sealing import month_of, next_seal
+from ledger.seals import NO_SEAL, again
+from ledger.sqlite import SqliteReader
 from ledger.usage import MEMBERS, Which
 from tests.ledger.books import quick_store, receipt_memo
 from tests.ledger.running import DAY, HOUR, NOON, RULES, Clock, held, running
@@ -113,6 +116,26 @@ def test_a_seal_that_was_altered_is_named(statement: str, what: str, sealed: Pat
     """Whoever edits the seals breaks the chain."""
     (finding,) = [found for found in damaged(sealed, tmp_path, statement).findings if found.invariant == SEALED]
     assert [(row["account_id"], row["what"]) for row in finding.rows] == [(2, what)]
+
+
+def test_a_seal_that_was_made_anew_breaks_the_chain(sealed: Path, tmp_path: Path) -> None:
+    """Whoever alters a row and seals its range again has to seal all ranges after it again."""
+    path = tmp_path / "forged.db"
+    shutil.copy(sealed, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute(f"UPDATE ledger_transfer SET note = 'x' WHERE (account_id, transfer_id) IN {SECOND}")
+        reader = SqliteReader(connection)
+        first = read_seals(reader, 2, 0, 1)[0]
+        forged = again(NO_SEAL, first, load_range(reader, 2, 0, first.to_id))
+        assert forged.digest != first.digest
+        connection.execute(
+            "UPDATE ledger_seal SET digest = ?, leaves = ? WHERE account_id = 2 AND to_id = ?",
+            (forged.digest, forged.leaves, first.to_id),
+        )
+    (finding,) = [found for found in audit(str(path)).findings if found.invariant == SEALED]
+    assert finding.rows == [{"account_id": 2, "range": 2, "what": "the seal was altered"}]
 
 
 def test_a_history_that_was_rewritten_whole_has_another_head(sealed: Path, tmp_path: Path) -> None:
@@ -349,6 +372,49 @@ async def test_a_seal_is_not_written_over_what_came_in_between(url: str) -> None
             assert audit(url).clean
 
 
+async def test_a_memo_that_was_altered_is_named(path: str) -> None:
+    """Of a receipt not only its sums are sealed."""
+    clock = Clock(NOON)
+    with in_short_ranges(4):
+        async with running(path, clock) as ledger:
+            calls = await lived(ledger, clock)
+            await ledger.seal()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER ledger_receipt_no_update")
+        connection.execute(
+            "UPDATE ledger_receipt SET memo = CAST(replace(CAST(memo AS TEXT), 't0', 't9') AS BLOB) WHERE hold_id = ?",
+            (calls[0],),
+        )
+    assert named(audit(path)) == [(1, "ledger_receipt", calls[0], "was altered")]
+
+
+async def test_what_a_closed_grant_lost_is_known_again_when_it_is_opened(url: str) -> None:
+    """A seal leaves grants out of which nothing is left; one that a refund opens has lost what it had lost before."""
+    clock = Clock(NOON)
+    with in_short_ranges(2):
+        async with running(url, clock) as ledger:
+            await ledger.open_account(1)
+            await ledger.issue(1, "paid", 100)
+            await ledger.adjust(1, -30, "bonus", "wrong")
+            call = ledger.next_id()
+            await ledger.hold(held(1, call, 70))
+            await ledger.settle(1, call, 70, receipt_memo(70))
+            await ledger.issue(1, "bonus", 1000)
+            for _ in range(2):
+                for _ in range(6):
+                    other = ledger.next_id()
+                    clock.now += 1
+                    await ledger.hold(held(1, other, 5))
+                    await ledger.settle(1, other, 5, receipt_memo(5))
+                clock.now += HOUR
+                await ledger.seal()
+                for most in (None, 0):
+                    assert audit(url, most_rows=most).findings == []
+                await ledger.refund(1, call, 20, "sorry", bonus_bucket="bonus")
+            for most in (None, 0):
+                assert audit(url, most_rows=most).findings == []
+
+
 async def test_what_was_altered_is_never_packed(path: str, caplog: pytest.LogCaptureFixture) -> None:
     """The rows stay where they can be looked at, and the log names the first that is not as it was."""
     clock = Clock(NOON)
@@ -365,17 +431,25 @@ async def test_what_was_altered_is_never_packed(path: str, caplog: pytest.LogCap
     assert f"'table': 'ledger_receipt', 'id': {calls[0]}, 'what': 'was altered'" in caplog.text
 
 
-async def test_what_is_wrong_is_not_sealed(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A receipt that does not agree with its charge stays open, where every audit finds it."""
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE ledger_receipt SET charged = charged + 1", "receipt {}: its total is not its lines"),
+        ("DELETE FROM ledger_receipt", "charge of {}: it has no receipt"),
+    ],
+)
+async def test_what_is_wrong_is_not_sealed(path: str, damage: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A charge that does not agree with its receipt stays open, where every audit finds it."""
     clock = Clock(NOON)
     with in_short_ranges(4):
         async with running(path, clock) as ledger:
             calls = await lived(ledger, clock)
             with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-                connection.execute("DROP TRIGGER ledger_receipt_no_update")
-                connection.execute("UPDATE ledger_receipt SET charged = charged + 1 WHERE hold_id = ?", (calls[0],))
+                for verb in ("update", "delete"):
+                    connection.execute(f"DROP TRIGGER ledger_receipt_no_{verb}")
+                connection.execute(f"{damage} WHERE hold_id = ?", (calls[0],))
             await ledger.seal()
-    assert f"receipt {calls[0]}: its total is not its lines" in caplog.text
+    assert said.format(calls[0]) in caplog.text
     found = audit(path, most_rows=0)
     assert "a receipt's total is its lines, its transfers, and what paid for it" in {
         f.invariant for f in found.findings
