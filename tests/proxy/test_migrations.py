@@ -13,20 +13,21 @@ import pytest
 from tests.proxy.running import Server, farebox
 
 ROOT = Path(__file__).parents[2]
-KEY = "fbx_We6BY5teOEgmjQQZwqHecQqFgGPOzGTiYHffOVVO"
 
 
 @pytest.mark.parametrize("release", sorted((ROOT / "tests" / "releases").glob("*.sql")), ids=lambda file: file.stem)
 def test_a_server_goes_on_with_an_older_releases_file(release: Path, tmp_path: Path) -> None:
     """Its keys work, its credits, calls and statement are as they were, and it can be called and audited."""
-    with closing(sqlite3.connect(tmp_path / "farebox.db")) as left:
-        left.executescript(release.read_text(encoding="utf-8"))
+    left = release.read_text(encoding="utf-8")
+    key = left.splitlines()[0].removeprefix("-- key: ")
+    with closing(sqlite3.connect(tmp_path / "farebox.db")) as file:
+        file.executescript(left)
     shutil.copy(ROOT / "config.yaml", tmp_path)
     url = f"sqlite:///{tmp_path / 'farebox.db'}"
     server = Server(tmp_path, FAREBOX_DATABASE_URL=url)
     try:
         server.start()
-        with httpx.Client(base_url=server.base, headers={"Authorization": f"Bearer {KEY}"}) as caller:
+        with httpx.Client(base_url=server.base, headers={"Authorization": f"Bearer {key}"}) as caller:
             credits = caller.get("/v1/credits").json()
             assert (credits["available"], credits["debt"], credits["overdraft_limit"]) == ("202", "0", "1")
             calls = caller.get("/v1/credits/usage").json()["data"]

@@ -1,3 +1,4 @@
+-- key: fbx_We6BY5teOEgmjQQZwqHecQqFgGPOzGTiYHffOVVO
 BEGIN TRANSACTION;
 CREATE TABLE action (
 	action_id BIGINT NOT NULL, 
