@@ -47,20 +47,26 @@ def packed_receipts(
     *,
     by_account: bool,
     after: tuple[int, int] | None,
+    least: tuple[int, int] = (0, 0),
 ) -> Iterator[Row]:
     """Walk through packed receipts, newest first, or account by account and newest first in each.
 
     account_id: None for all. since, until: ranges without any call of that time may be left out. after: (hold id,
-    account id), below which the walk begins.
+    account id), below which the walk begins. least: (hold id, account id), or by account the other way about; ranges
+    that are wholly below may be left out.
     """
 
     begins, ends = -_ALL if since is None else since, _ALL if until is None else until
     if account_id is not None or not by_account:
         first, last = (0, _ALL) if account_id is None else (account_id, account_id)
-        yield from _merged(reader, reader.rows(_RANGES, first, last, begins, ends), after)
+        ranges = reader.rows(_RANGES, first, last, begins, ends)
+        newest = least[1] if by_account and account_id == least[0] else 0 if by_account else least[0]
+        yield from _merged(reader, [each for each in ranges if each[3] >= newest], after)
         return
     account = _ALL if after is None else after[1]
     while (found := reader.rows(_ACCOUNT_BELOW, account)[0][0]) is not None:
+        if found < least[0]:
+            return
         beyond = after if after is not None and after[1] == found else None
         yield from _merged(reader, reader.rows(_RANGES, found, found, begins, ends), beyond)
         account = found - 1

@@ -10,7 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ledger.archive import packed_receipt
 from ledger.backend import Reader
+from ledger.connecting import CONNECTING
 from ledger.dialects import POSTGRES, SQLITE, Dialect
 from ledger.errors import LedgerUnavailable
 from ledger.model import ADJUSTED, ADJUSTMENT, ALLOWANCE, BREAKAGE, DEBT, ISSUE, REFUNDED, REVENUE, SALE
@@ -29,7 +31,6 @@ MOST_ROWS: Final = 2_000_000
 """Of the sealed rows so many are read again, if not all are asked for; under half a minute."""
 
 _MOST_SHOWN = 20
-_CONNECT_SECONDS = 5
 _Row = dict[str, Any]
 _Read = Callable[[str], list[_Row]]
 
@@ -161,7 +162,10 @@ def _invariants(sql: Dialect, unsealed: Unsealed) -> dict[str, str]:
             WHERE r.hold_id IS NULL""",
         "only settled calls were charged": f"""
             SELECT account_id, hold_id, status, charged FROM {unsealed.receipts}
-            WHERE status NOT IN ('settled', 'voided', 'orphaned') OR (status <> 'settled' AND charged <> 0)""",
+            WHERE status NOT IN ('settled', 'voided', 'orphaned') OR (status <> 'settled' AND charged <> 0)
+            UNION
+            SELECT account_id, hold_id, status, charged FROM ledger_receipt
+            WHERE status = 'orphaned' AND charged <> 0""",
         "the refunds of a call are within its charge": f"""
             SELECT f.account_id, f.hold_id, r.charged, r.debt,
                 SUM(f.amount) AS refunded, SUM(f.debt_reduced) AS debt_reduced
@@ -277,6 +281,11 @@ def _totals(unsealed: Unsealed) -> dict[str, tuple[str, str]]:
 _NANO = 10**9
 
 _SEALED = "a sealed row is as it was sealed, and balances are what the journal makes them"
+_OF_PACKED = (
+    "SELECT f.account_id, f.hold_id, SUM(f.amount), SUM(f.debt_reduced) FROM ledger_refund f"
+    " LEFT JOIN ledger_receipt r ON r.account_id = f.account_id AND r.hold_id = f.hold_id"
+    " WHERE r.status IS NULL GROUP BY f.account_id, f.hold_id"
+)
 _LAW = "balances less debt are what was issued, sold and adjusted less revenue and breakage"
 _ORPHANS = (
     "SELECT account_id, hold_id, created_at, ended_at FROM ledger_receipt WHERE status = 'orphaned'"
@@ -303,6 +312,7 @@ def audit_within(connection: psycopg.Connection[Any]) -> Audit:
 def _audit(read: _Read, reader: Reader, sql: Dialect, most_rows: int | None) -> Audit:
     sealed, changed = verify(reader, most_rows)
     open_rows = unsealed(sql) if sealed.ranges else EVERYTHING
+    changed += _refunded_too_much(reader)
     findings = [Finding(_SEALED, changed[:_MOST_SHOWN])] if changed else []
     invariants = _invariants(sql, open_rows)
     for invariant, statement in invariants.items():
@@ -314,6 +324,21 @@ def _audit(read: _Read, reader: Reader, sql: Dialect, most_rows: int | None) -> 
     if totals["balances"] - totals["debt"] != came - totals["revenue"] - totals["breakage"]:
         findings.append(Finding(_LAW, [dict(totals)]))
     return Audit(findings, totals, read(_ORPHANS), [_SEALED, *invariants, _LAW], sealed)
+
+
+def _refunded_too_much(reader: Reader) -> list[_Row]:
+    """Compare refunds of packed calls with what those were charged, which SQL can't."""
+    found: list[_Row] = []
+    for account, hold, amount, debt in reader.rows(_OF_PACKED):
+        try:
+            receipt = packed_receipt(reader, account, hold)
+        except LedgerUnavailable as error:
+            found.append({"account_id": account, "table": "ledger_receipt", "id": hold, "what": str(error)})
+            continue
+        if receipt is not None and (amount > receipt[3] or debt > receipt[4]):
+            what = f"{amount} were refunded, of them {debt} of debt; it was charged {receipt[3]}, of them {receipt[4]}"
+            found.append({"account_id": account, "table": "ledger_receipt", "id": hold, "what": what})
+    return found
 
 
 def _total(read: _Read, column: str, rows: str) -> int:
@@ -351,7 +376,7 @@ def _server(url: str) -> Iterator[tuple[_Read, Reader]]:
     import psycopg
 
     try:
-        with psycopg.connect(url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS) as connection:
+        with psycopg.connect(url, **CONNECTING) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             yield _reading(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ from ledger.usage import Recorded, Total, Which
 
 __all__ = ["Ledger"]
 
+_log = logging.getLogger("farebox.ledger")
 _Kind = TypeVar("_Kind")
 _EXPORT_PAGE = 1000
 _AT_ONCE = 20
@@ -155,22 +157,32 @@ class Ledger:
         while accounts := await self._list(self._queries.accounts_above, last, _AT_ONCE):
             last, began = accounts[-1], time.monotonic()
             while commands := await due(accounts):
-                outcomes = [_expect(Closed, outcome) for outcome in await self._in_turn(commands)]
-                accounts = [
-                    command.account_id for command, outcome in zip(commands, outcomes, strict=True) if outcome.done
-                ]
+                outcomes = await self._in_turn(commands)
+                accounts = [command.account_id for command, done in zip(commands, outcomes, strict=True) if done]
                 closed += len(accounts)
                 if gently:
                     await asyncio.sleep(_REST * (time.monotonic() - began))
                     began = time.monotonic()
         return closed
 
-    async def _in_turn(self, commands: Sequence[KeepSeal | PackSeal]) -> list[Outcome]:
-        """Carry out a few at a time: what serves nobody who waits must not make a batch long."""
-        outcomes: list[Outcome] = []
-        for first in range(0, len(commands), _IN_BATCH):
-            outcomes += await asyncio.gather(*map(self._commit.submit, commands[first : first + _IN_BATCH]))
-        return outcomes
+    async def _in_turn(self, commands: Sequence[KeepSeal | PackSeal]) -> list[bool]:
+        """Carry out a few at a time, as who waits must not wait for a long batch; returns of each whether it was done.
+
+        One that can't be is logged, and keeps no other account's from being done.
+        """
+        done: list[bool] = []
+        size = _IN_BATCH if isinstance(commands[0], KeepSeal) else 1
+        for first in range(0, len(commands), size):
+            some = commands[first : first + size]
+            for command, outcome in zip(
+                some, await asyncio.gather(*map(self._commit.submit, some), return_exceptions=True), strict=True
+            ):
+                if isinstance(outcome, LedgerUnavailable):
+                    raise outcome
+                if isinstance(outcome, BaseException):
+                    _log.error("a range of account %d was not closed: %s", command.account_id, outcome)
+                done.append(isinstance(outcome, Closed) and outcome.done)
+        return done
 
     async def close(self) -> None:
         """Commit what is queued and give the ledger up."""

@@ -14,6 +14,7 @@ from psycopg import errors
 from sqlalchemy import NullPool, create_engine
 
 from ledger.backend import Changes, Pairs, Row, Stale, Write
+from ledger.connecting import CONNECTING
 from ledger.functions import FUNCTIONS, LOCK, OPEN_HOLDS, STALE, call_of, column_types, written
 from ledger.loading import ACCOUNT_COLUMNS, LOAD_HOLDS, LOT_COLUMNS
 from ledger.migrating import LEDGER, migrate
@@ -29,7 +30,6 @@ _CREATING = 4_605_862_153_427
 """What processes that create the tables at the same moment take turns by."""
 
 _PASSING = (errors.SerializationFailure, errors.DeadlockDetected, errors.IdleInTransactionSessionTimeout)
-_CONNECT_SECONDS = 5
 
 
 def _with_lots(accounts: Iterable[Row], lots: Iterable[Row]) -> Iterable[Row]:
@@ -77,14 +77,12 @@ class Postgres(PostgresReader):
 
     def _cursor(self) -> psycopg.Cursor[Row]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(
-                self._url, autocommit=True, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS
-            )
+            self._connection = psycopg.connect(self._url, autocommit=True, **CONNECTING)
         return self._connection.cursor(binary=True)
 
     def create(self) -> None:
         def connect() -> psycopg.Connection:
-            return psycopg.connect(self._url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS)
+            return psycopg.connect(self._url, **CONNECTING)
 
         # A connection of its own, which is gone when everything is there.
         engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool, use_native_hstore=False)

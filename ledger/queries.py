@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, case, create_engine, func, text
 from sqlalchemy.exc import OperationalError
@@ -16,6 +18,7 @@ from ledger.book import Balance, Book
 from ledger.caps import up_to_date
 from ledger.claims import is_over
 from ledger.commands import KeepSeal, PackSeal, SetPlan
+from ledger.connecting import CONNECTING
 from ledger.dialects import dialect_of
 from ledger.engine import balance
 from ledger.errors import UnknownAccount
@@ -33,9 +36,11 @@ from ledger.statement import Entry, read_statement
 from ledger.tables import GrantRow
 from ledger.usage import Recorded, Total, Which, find_call, list_orphans, list_usage, summarize, usage_page
 
-__all__ = ["BucketCount", "Queries", "Recorded", "read_only"]
+__all__ = ["BucketCount", "Queries", "Recorded", "outages_of", "read_only", "snapshot"]
 
-_CONNECT_SECONDS = 5
+
+_log = logging.getLogger("farebox.ledger")
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Queries:
 
     def __init__(self, where: str) -> None:
         self._engine = read_only(where)
-        self.outages = _outages(where)
+        self.outages = outages_of(where)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -105,7 +110,7 @@ class Queries:
 
     def answered(self, account_id: int, key: bytes, now: int) -> tuple[Claimed, bytes | None] | None:
         # One snapshot, so that the answer is the claim's.
-        with self._reader(snapshot=True) as reader:
+        with self._reader(one_moment=True) as reader:
             _, now = _book(reader, account_id, now)
             found = load_claim(reader, account_id, key)
             return None if found is None or is_over(found, now) else (found, load_answer(reader, account_id, key))
@@ -139,19 +144,19 @@ class Queries:
             ]
 
     def receipt(self, account_id: int, hold_id: int) -> Recorded | None:
-        with self._snapshot() as connection:
+        with snapshot(self._engine) as connection:
             return find_call(connection, account_id, hold_id)
 
     def usage(self, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
-        with self._snapshot() as connection:
+        with snapshot(self._engine) as connection:
             return list_usage(connection, which, limit, after)
 
     def usage_page(self, which: Which, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
-        with self._snapshot() as connection:
+        with snapshot(self._engine) as connection:
             return usage_page(connection, which, limit, after)
 
     def summary(self, which: Which, by: str, timezone: str) -> list[Total]:
-        with self._snapshot() as connection:
+        with snapshot(self._engine) as connection:
             return summarize(connection, which, by, timezone)
 
     def orphans(self, limit: int, after: tuple[int, int] | None) -> list[Recorded]:
@@ -159,7 +164,7 @@ class Queries:
             return list_orphans(connection, limit, after)
 
     def statement(self, account_id: int, limit: int, after: int | None) -> list[Entry]:
-        with self._reader(snapshot=True) as reader:
+        with self._reader(one_moment=True) as reader:
             return read_statement(reader, account_id, limit, after)
 
     def refunds(self, account_id: int, hold_id: int) -> list[Refunded]:
@@ -174,27 +179,28 @@ class Queries:
 
     def seals_due(self, accounts: Sequence[int], now: int) -> list[KeepSeal]:
         """Make the next seal of each account that has one to make; now: the real time."""
-        with self._reader(snapshot=True) as reader:
-            return [due for account in accounts if (due := next_seal(reader, account, now))]
+        with self._reader(one_moment=True) as reader:
+            return _each(accounts, lambda account: next_seal(reader, account, now))
 
     def packs_due(self, accounts: Sequence[int], before: int) -> list[PackSeal]:
         """Pack the next range of each account that has a sealed one which ends before a time."""
-        with self._reader(snapshot=True) as reader:
-            return [due for account in accounts if (due := next_pack(reader, account, first_id(before)))]
+        with self._reader(one_moment=True) as reader:
+            return _each(accounts, lambda account: next_pack(reader, account, first_id(before)))
 
     @contextmanager
-    def _reader(self, *, snapshot: bool = False) -> Iterator[Reader]:
-        """Read by a connection of the pool; snapshot: all statements see one moment."""
-        with self._snapshot() if snapshot else self._engine.connect() as connection:
+    def _reader(self, *, one_moment: bool = False) -> Iterator[Reader]:
+        """Read by a connection of the pool; one_moment: all statements see one moment."""
+        with snapshot(self._engine) if one_moment else self._engine.connect() as connection:
             yield reader_of(connection)
 
-    @contextmanager
-    def _snapshot(self) -> Iterator[Connection]:
-        """Have all statements see one moment: what is packed meanwhile is neither missed nor seen twice."""
-        with self._engine.connect() as connection:
-            if begin := dialect_of(connection).begin:
-                connection.exec_driver_sql(begin)
-            yield connection
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Have all statements see one moment: what is packed meanwhile is neither missed nor seen twice."""
+    with engine.connect() as connection:
+        if begin := dialect_of(connection).begin:
+            connection.exec_driver_sql(begin)
+        yield connection
 
 
 def read_only(where: str) -> Engine:
@@ -202,7 +208,20 @@ def read_only(where: str) -> Engine:
     return _server(where) if is_postgres(where) else create_engine(f"sqlite:///file:{where}?mode=ro&uri=true")
 
 
-def _outages(where: str) -> tuple[type[Exception], ...]:
+def _each(accounts: Sequence[int], due: Callable[[int], _Kind | None]) -> list[_Kind]:
+    """Ask of each account; one whose rows can't be read is logged, and keeps no other from being asked of."""
+    found = []
+    for account in accounts:
+        try:
+            if (command := due(account)) is not None:
+                found.append(command)
+        except (ValueError, TypeError, KeyError) as error:
+            _log.error("the journal of account %d can't be read: %s", account, error)
+    return found
+
+
+def outages_of(where: str) -> tuple[type[Exception], ...]:
+    """What is raised when a database can't be read."""
     if not is_postgres(where):
         return (sqlite3.OperationalError, OperationalError)
     import psycopg
@@ -216,7 +235,7 @@ def _server(url: str) -> Engine:
 
     def connect() -> psycopg.Connection:
         # By its own client, which knows more kinds of URL; nothing is set in the session, as a pooler may be between.
-        connection = psycopg.connect(url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS)
+        connection = psycopg.connect(url, **CONNECTING)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         return connection

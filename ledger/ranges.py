@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from ledger.backend import Reader, Row
+from ledger.errors import LedgerUnavailable
 from ledger.model import ADJUSTMENT, ISSUE, REVENUE, SALE
 from ledger.seals import COLUMNS, NO_SEAL, Rows, Seal
 
@@ -107,6 +108,9 @@ def pack(rows: Rows) -> bytes:
 
 
 def unpack(packed: bytes) -> tuple[list[Row], list[Row]]:
-    """Read transfers and receipts again that were packed."""
-    transfers, receipts = orjson.loads(zlib.decompress(packed))
-    return [tuple(row) for row in transfers], [(*rest, memo.encode("latin-1")) for *rest, memo in receipts]
+    """Read transfers and receipts again that were packed; raises LedgerUnavailable."""
+    try:
+        transfers, receipts = orjson.loads(zlib.decompress(packed))
+        return [tuple(row) for row in transfers], [(*rest, memo.encode("latin-1")) for *rest, memo in receipts]
+    except (zlib.error, ValueError, TypeError, AttributeError) as error:
+        raise LedgerUnavailable(f"what was packed can't be read, `farebox audit` says where: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Final
 
 from ledger.backend import Backend, Reader, Row, Write
@@ -30,6 +31,7 @@ _HEAD = (
     " ORDER BY transfer_id LIMIT ?"
 )
 _OLDEST_HOLD = "SELECT MIN(hold_id) FROM ledger_hold WHERE account_id = ?"
+_CLOCK = "SELECT clock FROM ledger_account WHERE account_id = ?"
 _LAST = "SELECT number, to_id FROM ledger_seal WHERE account_id = ? ORDER BY to_id DESC LIMIT 1"
 _COUNT = "SELECT COUNT(*) FROM ledger_transfer WHERE account_id = ? AND transfer_id > ? AND transfer_id <= ?"
 _FREE = (
@@ -52,7 +54,13 @@ def month_of(at: int) -> tuple[int, int]:
 
 
 def next_seal(reader: Reader, account_id: int, now: int) -> KeepSeal | None:
-    """Make an account's next seal, or None while there is nothing to close; now: the real time."""
+    """Make an account's next seal, or None while there is nothing to close; now: the real time.
+
+    Accounts of test clocks are never sealed: what refunds and adjustments did is found by its moment, and theirs may
+    stand still.
+    """
+    if reader.rows(_CLOCK, account_id)[0][0] is not None:
+        return None
     before = last_seal(reader, account_id)
     settled = first_id(now - _SETTLED_FOR)
     ((oldest_hold,),) = reader.rows(_OLDEST_HOLD, account_id)
@@ -61,8 +69,10 @@ def next_seal(reader: Reader, account_id: int, now: int) -> KeepSeal | None:
     if not head:
         return None
     month_ends = first_id(month_of(time_of(head[0][0]))[1])
-    within = [row for row in head if row[0] < month_ends]
-    closed = month_ends <= upto and (len(head) < _MOST or len(within) < len(head))
+    month = [row for row in head if row[0] < month_ends]
+    # Nor of a moment that may come again, after a clock was set back.
+    within = [*takewhile(lambda row: row[1] <= now - _SETTLED_FOR, month)]
+    closed = month_ends <= upto and len(within) == len(month) < _MOST and within != []
     for place in _cuts(within, closed=closed):
         to_id = within[place][0]
         rows = load_range(reader, account_id, before.to_id, to_id)
@@ -78,6 +88,9 @@ def next_seal(reader: Reader, account_id: int, now: int) -> KeepSeal | None:
 def _cuts(within: list[Row], *, closed: bool) -> list[int]:
     """Places of the last row of a range, none of them amid what one command wrote; more than one, as one may not do."""
     ends = [place for place in range(_LEAST - 1, len(within) - 1) if within[place][1:] != within[place + 1][1:]]
+    if not ends and len(within) == _MOST:
+        # One command cannot have made so many but by expiry, where it does not matter.
+        ends = [_MOST - 1]
     return ends[:4] + ([len(within) - 1] if closed else [])
 
 

@@ -184,8 +184,11 @@ def faults(rows: Rows) -> list[str]:
 
 
 def _lines(memo: bytes) -> int | None:
-    """The sum of a memo's lines; one that is no JSON has none."""
+    """The sum of a memo's lines, as the audit has it: what is no amount adds nothing, what is no JSON has no sum."""
     try:
-        return int(sum(line["amount"] for line in orjson.loads(memo)["lines"]))
-    except (ValueError, KeyError, TypeError):
+        document = orjson.loads(memo)
+    except ValueError:
         return None
+    lines = document.get("lines") if isinstance(document, dict) else None
+    amounts = [line.get("amount") for line in (lines if isinstance(lines, list) else ()) if isinstance(line, dict)]
+    return sum(amount for amount in amounts if isinstance(amount, int))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -218,8 +218,14 @@ def _calls(
     )
     hot = [_recorded(row) for row in rows]
     reader = reader_of(connection)
-    packed = _unpacked(reader, [*islice(_packed(reader, which, by_account=by_account, after=after), limit)])
     key = _by_account if by_account else _newest
+    last = key(hot[-1]) if len(hot) == limit else (0, 0)
+    # No more than can come before the last that was found already.
+    wanted = takewhile(
+        lambda row: ((row[0], row[1]) if by_account else (row[1], row[0])) > last,
+        _packed(reader, which, by_account=by_account, after=after, least=last),
+    )
+    packed = _unpacked(reader, [*islice(wanted, limit)])
     return sorted(hot + packed, key=key, reverse=True)[:limit] if packed else hot
 
 
@@ -231,10 +237,18 @@ def _by_account(call: Recorded) -> tuple[int, int]:
     return call.account_id, call.hold_id
 
 
-def _packed(reader: Reader, which: Which, *, by_account: bool, after: tuple[int, int] | None) -> Iterator[Row]:
-    """Walk through the receipts that are meant and were packed away."""
+def _packed(
+    reader: Reader,
+    which: Which,
+    *,
+    by_account: bool,
+    after: tuple[int, int] | None,
+    least: tuple[int, int] = (0, 0),
+) -> Iterator[Row]:
+    """Walk through the receipts that are meant and were packed away; least: what is below this may be left out."""
     since, until = which.since, which.until
-    for row in packed_receipts(reader, which.account_id, since, until, by_account=by_account, after=after):
+    found = packed_receipts(reader, which.account_id, since, until, by_account=by_account, after=after, least=least)
+    for row in found:
         created = row[6]
         if (since is None or created >= since) and (until is None or created < until):
             memo = _members(row[10]) if which.members else {}

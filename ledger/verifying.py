@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from ledger.backend import Reader
+from ledger.errors import LedgerUnavailable
 from ledger.model import DEBT
 from ledger.ranges import last_seal, load_range, read_seals, sealed_rows
 from ledger.seals import NO_SEAL, Rows, Seal, again, changed, faults, fold
@@ -20,6 +21,15 @@ _LAST = (
     " (SELECT MAX(l.to_id) FROM ledger_seal l WHERE l.account_id = s.account_id) ORDER BY s.account_id"
 )
 _GRANTS = "SELECT grant_id, balance, lost FROM ledger_grant WHERE account_id = ?"
+_RECEIPTS = (
+    "SELECT COUNT(*) FROM ledger_receipt WHERE account_id = ? AND hold_id <= ? AND status <> 'orphaned'"
+    " AND NOT (late = 1 AND charged = 0)"
+)
+_LOOSE = (
+    "SELECT MIN(transfer_id) FROM ledger_transfer WHERE account_id = ? AND transfer_id <="
+    " (SELECT MAX(to_id) FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL)"
+)
+_UNPACKED = "SELECT COALESCE(SUM(receipts), 0) FROM ledger_seal WHERE account_id = ? AND packed IS NULL"
 _DEBT = "SELECT debt FROM ledger_account WHERE account_id = ?"
 _AT_ONCE = 50
 _ALL = 2**63 - 1
@@ -60,6 +70,16 @@ def verify(reader: Reader, most_rows: int | None) -> tuple[Sealed, list[dict[str
 
 def _first_wrong(reader: Reader, account: int, first: int) -> dict[str, Any] | None:
     """Read an account's ranges from the one on that ends at an id."""
+    ((loose,),) = reader.rows(_LOOSE, account, account)
+    if loose is not None:
+        return {"table": "ledger_transfer", "id": loose, "what": "was added to what is packed"}
+    try:
+        return _first_wrong_range(reader, account, first)
+    except LedgerUnavailable as error:
+        return {"what": str(error)}
+
+
+def _first_wrong_range(reader: Reader, account: int, first: int) -> dict[str, Any] | None:
     before = last_seal(reader, account, first)
     whole, sums = before == NO_SEAL, dict[int, tuple[int, int | None]]()
     for seal, rows in _ranges(reader, account, before):
@@ -84,7 +104,14 @@ def _ranges(reader: Reader, account: int, before: Seal) -> Iterator[tuple[Seal, 
 
 def _rebuilt(reader: Reader, account: int, last: Seal, sums: Any) -> dict[str, Any] | None:
     """Compare an account with what all of its journal comes to."""
-    sums = fold(sums, load_range(reader, account, last.to_id, _ALL))
+    rows = load_range(reader, account, last.to_id, _ALL)
+    # In the time that is sealed there are the receipts that are sealed, and those of calls that were charged since.
+    ((there,),), ((sealed,),) = reader.rows(_RECEIPTS, account, last.to_id), reader.rows(_UNPACKED, account)
+    since = sum(row[1] <= last.to_id and row[3] > 0 for row in rows["receipt"])
+    if there != sealed + since:
+        what = f"{there} receipts of sealed time are there, {sealed + since} were made"
+        return {"table": "ledger_receipt", "id": None, "what": what}
+    sums = fold(sums, rows)
     for grant, balance, lost in reader.rows(_GRANTS, account):
         if (rebuilt := sums.get(grant, (0, 0))) != (balance, lost):
             return {"table": "ledger_grant", "id": grant, "what": f"{balance} left, {lost} lost; rebuilt: {rebuilt}"}

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlmodel import Session
 
+from ledger.connecting import CONNECTING
 from ledger.errors import LedgerUnavailable
 from ledger.migrating import History, migrate
 from ledger.opening import is_postgres
@@ -102,12 +103,11 @@ class Database:
 
 
 def _postgres(url: str, isolation: Any) -> Engine:
-    # A pooler may hand the connection to somebody else after each transaction: nothing is prepared by name.
     return create_engine(
         "postgresql+psycopg://" + url.partition("://")[2],
         isolation_level=isolation,
         pool_pre_ping=True,
-        connect_args={"prepare_threshold": None, "connect_timeout": 5},
+        connect_args=CONNECTING,
     )
 
 

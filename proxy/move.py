@@ -12,6 +12,7 @@ import psycopg
 from sqlalchemy import Integer, Table
 
 from ledger.audit import audit, audit_within
+from ledger.connecting import CONNECTING
 from ledger.opening import open_stores
 from ledger.ownership import Ownership
 from ledger.tables import TABLES
@@ -24,7 +25,6 @@ __all__ = ["MOVED", "MoveFailed", "move"]
 
 MOVED = (*TABLES, *PEOPLE_TABLES, *JOURNAL_TABLES, *COMMAND_TABLES)
 
-_CONNECT_SECONDS = 5
 _NANO = 10**9
 _Row = tuple[Any, ...]
 
@@ -55,7 +55,7 @@ def move(path: str, url: str) -> Moved:
         _prepared(url).release()
         with (
             closing(sqlite3.connect(_read_only(path), uri=True, isolation_level=None)) as source,
-            psycopg.connect(url, prepare_threshold=None, connect_timeout=_CONNECT_SECONDS) as target,
+            psycopg.connect(url, **CONNECTING) as target,
         ):
             source.execute("BEGIN")
             return _move(path, source, target)

@@ -19,7 +19,7 @@ from sqlmodel import col, select
 from ledger.errors import LedgerUnavailable
 from ledger.model import Run
 from ledger.opening import is_postgres
-from ledger.queries import Recorded, read_only
+from ledger.queries import Recorded, outages_of, read_only, snapshot
 from ledger.runs import share_of
 from ledger.usage import Which, find_call, usage_page
 from pricing.errors import NotKept, PricingError, UnreadableTable
@@ -75,6 +75,7 @@ class Books:
         if not is_postgres(where) and not Path(where).is_file():
             raise LedgerUnavailable(f"there is no ledger at {where}")
         self._engine = read_only(where)
+        self._outages = outages_of(where)
         self._kept = lru_cache(_TABLES)(self._read_table)
 
     def close(self) -> None:
@@ -144,11 +145,13 @@ class Books:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         try:
-            with self._engine.connect() as connection:
+            with snapshot(self._engine) as connection:
                 yield connection
         except DBAPIError as error:
             # Not the URL: it may have a password in it.
             raise LedgerUnavailable(f"the ledger's database can't be read: {error.orig}") from error
+        except self._outages as error:
+            raise LedgerUnavailable(f"the ledger's database can't be read: {error}") from error
         except ValueError as error:
             raise LedgerUnavailable(f"a call can't be read, `farebox audit` says which: {error}") from error
 

@@ -15,7 +15,7 @@ import pytest
 from ledger import sealing
 from ledger.audit import Audit, audit
 from ledger.commands import IssueGrant, OpenAccount, PlaceHold, Settle, Void
-from ledger.errors import Conflict
+from ledger.errors import Conflict, LedgerUnavailable
 from ledger.ids import first_id, time_of
 from ledger.ledger import Ledger
 from ledger.model import Claim
@@ -386,6 +386,137 @@ async def test_a_memo_that_was_altered_is_named(path: str) -> None:
             (calls[0],),
         )
     assert named(audit(path)) == [(1, "ledger_receipt", calls[0], "was altered")]
+
+
+_FORGED = """INSERT INTO ledger_receipt
+    (account_id, hold_id, status, charged, debt, paid_from, memo, created_at, ended_at, late)
+    SELECT account_id, hold_id + 1, 'settled', 777, 0, '[[1,"paid",777]]',
+        CAST('{"lines": [{"amount": 777}]}' AS BLOB), created_at, ended_at, 0
+    FROM ledger_receipt WHERE account_id = 1 ORDER BY hold_id LIMIT 1"""
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _FORGED,
+        "UPDATE ledger_receipt SET status = 'settled', late = 1, charged = 9, paid_from = '[[1,\"paid\",9]]',"
+        """ memo = CAST('{"lines": [{"amount": 9}]}' AS BLOB) WHERE status = 'orphaned'""",
+        "UPDATE ledger_receipt SET charged = 9 WHERE status = 'orphaned'",
+        "INSERT INTO ledger_transfer (account_id, transfer_id, kind, source, target, amount, at)"
+        " VALUES (1, 5, 'grant', -1, 77, 5, 5)",
+        "UPDATE ledger_seal SET packed = x'00' WHERE packed IS NOT NULL AND account_id = 1",
+        "UPDATE ledger_seal SET packed = substr(packed, 1, 40) WHERE packed IS NOT NULL AND account_id = 1",
+        "UPDATE ledger_refund SET amount = amount + 500, debt_reduced = debt_reduced + 500"
+        " WHERE account_id = 1 AND refund_id = (SELECT MIN(refund_id) FROM ledger_refund WHERE account_id = 1)",
+    ],
+)
+@pytest.mark.parametrize("packs", [False, True], ids=["sealed", "packed"])
+async def test_what_is_slipped_into_sealed_time_is_found(path: str, damage: str, packs: bool) -> None:
+    """Receipts and transfers that were never made, orphans that are said to have been charged, packed rows spoilt."""
+    clock = Clock(NOON)
+    if "packed" in damage and not packs:
+        return
+    with in_short_ranges(4):
+        async with running(path, clock) as ledger:
+            await ledger.open_account(1)
+            await ledger.issue(1, "paid", 5000)
+            lost = ledger.next_id()
+            await ledger.hold(held(1, lost, 10))
+            await ledger.end(Void(1, lost, receipt_memo(0), orphaned=True))
+            await lived(ledger, clock)
+            await ledger.seal()
+            if packs:
+                await ledger.pack(clock.now + DAY)
+            assert audit(path, most_rows=None).clean
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for (trigger,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {trigger}")
+        written = connection.execute(damage).rowcount
+    assert audit(path, most_rows=None).clean == (written == 0)
+    assert written or (packs and damage == _FORGED)
+
+
+async def test_packed_rows_that_are_spoilt_are_an_outage_for_who_reads_them(path: str) -> None:
+    """Whoever looks at them is told that the ledger is unavailable; calls go on."""
+    clock = Clock(NOON)
+    with in_short_ranges(4):
+        async with running(path, clock) as ledger:
+            calls = await lived(ledger, clock)
+            await ledger.seal()
+            await ledger.pack(clock.now + DAY)
+            with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("DROP TRIGGER ledger_seal_no_update")
+                connection.execute("UPDATE ledger_seal SET packed = x'00' WHERE packed IS NOT NULL")
+            for reading in (ledger.statement(1, 1000), ledger.usage(Which(), 1000), ledger.receipt(1, calls[0])):
+                with pytest.raises(LedgerUnavailable, match="what was packed can't be read"):
+                    await reading
+            with pytest.raises(LedgerUnavailable, match="what was packed can't be read"):
+                await ledger.refund(1, calls[0], 1, "sorry", bonus_bucket="bonus")
+            assert isinstance(await ledger.hold(held(1, ledger.next_id(), 1)), Held)
+
+
+async def test_a_test_clocks_account_is_never_sealed(url: str) -> None:
+    """Its time may stand still, and adjustments and refunds are found by their moment."""
+    clock = Clock(NOON)
+    with in_short_ranges(2):
+        async with running(url, clock) as ledger:
+            shown = await ledger.create_clock(NOON)
+            await ledger.open_account(1, clock=shown)
+            await ledger.issue(1, "paid", 100)
+            for _ in range(9):
+                await ledger.adjust(1, -1, "bonus", "wrong")
+            clock.now += DAY
+            assert await ledger.seal() == 0
+            await ledger.adjust(1, -1, "bonus", "wrong")
+            assert audit(url, most_rows=None).clean
+
+
+async def test_corrections_of_one_moment_are_sealed_with_it(url: str) -> None:
+    """After a clock was set back an account's time stands still; what happens then is sealed when it goes on."""
+    clock = Clock(NOON)
+    with in_short_ranges(2):
+        async with running(url, clock) as ledger:
+            await ledger.open_account(1)
+            await ledger.issue(1, "paid", 100, expires_at=NOON + HOUR)
+            await ledger.issue(1, "paid", 100)
+            clock.now = NOON + HOUR
+            await ledger.hold(held(1, ledger.next_id(), 1))
+        clock.now = NOON + HOUR // 2
+        async with running(url, clock) as ledger:
+            for _ in range(6):
+                await ledger.adjust(1, -1, "bonus", "wrong")
+            await ledger.seal()
+            await ledger.adjust(1, -1, "bonus", "wrong")
+            assert audit(url, most_rows=None).clean
+            clock.now = NOON + DAY
+            await ledger.adjust(1, -1, "bonus", "wrong")
+            clock.now += DAY
+            await ledger.adjust(1, -1, "bonus", "wrong")
+            await ledger.seal()
+            await ledger.adjust(1, -1, "bonus", "wrong")
+            found = audit(url, most_rows=None)
+            assert found.clean and found.sealed.rows > 8
+
+
+async def test_memos_without_lines_and_many_rows_of_one_moment_are_sealed(url: str) -> None:
+    """What the audit takes for sound is sealed, whatever memo an orphan has and however much expires at once."""
+    clock = Clock(NOON)
+    with in_short_ranges(3):
+        async with running(url, clock) as ledger:
+            await ledger.open_account(1)
+            lost = ledger.next_id()
+            await ledger.issue(1, "paid", 100)
+            await ledger.hold(held(1, lost, 1))
+            await ledger.void(1, lost, b"{}")
+            for _ in range(60):
+                await ledger.issue(1, "daily", 1, expires_at=NOON + HOUR)
+            clock.now = NOON + 2 * HOUR
+            await ledger.hold(held(1, ledger.next_id(), 1))
+            clock.now += DAY
+            await ledger.void(1, (await ledger.usage(Which(1), 1))[0].hold_id, receipt_memo(0))
+            await ledger.seal()
+            found = audit(url, most_rows=None)
+            assert found.clean and found.sealed.rows > 100
 
 
 async def test_what_a_closed_grant_lost_is_known_again_when_it_is_opened(url: str) -> None:
