@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from pathlib import Path
 
 from ledger.backend import Write
+from ledger.errors import LedgerUnavailable
 from ledger.ids import NODES, SLOTS, IdSource
-from ledger.ownership import Orphan
+from ledger.ownership import LAPSE_SECONDS, Orphan
 from ledger.postgres import Postgres
 
 __all__ = ["LEASE_SECONDS", "LeaseOwnership"]
@@ -35,10 +37,11 @@ class LeaseOwnership:
         self.lease: int | None = None
         self.node: int | None = None
         self._first = True
+        self._renewed = 0.0
         self._take()
 
     def _take(self) -> None:
-        backend = self._backend
+        backend, began = self._backend, time.monotonic()
         backend.begin([])
         try:
             backend.rows("SELECT pg_advisory_xact_lock(?)", _TAKING)
@@ -51,11 +54,22 @@ class LeaseOwnership:
         except BaseException:
             backend.rollback()
             raise
-        self.lease, self.node = lease, node
+        self.lease, self.node, self._renewed = lease, node, began
+
+    def current(self) -> int | None:
+        """The lease to place a hold under; raises LedgerUnavailable where others may have taken this process for dead.
+
+        They release what is held under a dead lease once: what came after would be held for ever.
+        """
+        if time.monotonic() - self._renewed > LAPSE_SECONDS:
+            raise LedgerUnavailable("this process has lost its lease")
+        return self.lease
 
     def renew(self) -> bool:
         renewed = f"UPDATE ledger_lease SET renewed_at = {_NOW} WHERE lease_id = ? RETURNING node"
+        began = time.monotonic()
         if self._backend.rows(renewed, self.lease):
+            self._renewed = began
             return True
         self._take()
         return False

@@ -71,7 +71,7 @@ def _open_shared(url: str, owner: str, clock: Callable[[], int]) -> tuple[Sequen
         raise LedgerUnavailable(f"{_shown(url)} can't be opened as a ledger: {error}") from error
     stores = [Store(backend, ownership.node, clock, above) for backend in backends]
     for store in stores:
-        store.lease = lambda: ownership.lease
+        store.lease = ownership.current
     return stores, ownership
 
 

@@ -68,7 +68,7 @@ def _refund_row(account_id: int, made: Refunded) -> Row:
 
 
 def changes(
-    books: Iterable[Book], next_id: Callable[[int], int], lease: int | None
+    books: Iterable[Book], next_id: Callable[[int], int], lease: Callable[[], int | None]
 ) -> Iterable[tuple[Write, Sequence[Row]]]:
     """List what pages have to write; each row is there, or is not, as its write says.
 
@@ -120,7 +120,7 @@ def changes(
                         hold.deadline,
                         pairs_text(hold.limits),
                         None if hold.claim is None else hold.claim.key + hold.claim.body,
-                        lease,
+                        lease(),
                     )
                 )
         placed = {hold.hold_id for hold in book.placed} if book.placed else ()

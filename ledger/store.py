@@ -146,7 +146,7 @@ class Store:
         self._committing = True
         try:
             self.backend.commit(
-                (write, rows) for write, rows in changes(books.values(), self._ids.next, self.lease()) if rows
+                (write, rows) for write, rows in changes(books.values(), self._ids.next, self.lease) if rows
             )
         except Stale as error:
             # A hold that is gone, say: whoever deletes its row ends it. The pages here were not the file's.

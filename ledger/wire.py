@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import errors
 from psycopg.adapt import Transformer
-from psycopg.pq import ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus
 from psycopg.pq.abc import PGresult
 
 from ledger.backend import Row
@@ -73,7 +73,7 @@ def carry_out(connection: psycopg.Connection[Any], statements: Sequence[Statemen
         server.pipeline_sync()
         found = _answers(server)
     finally:
-        if server.status == psycopg.pq.ConnStatus.OK:
+        if server.status == ConnStatus.OK:
             server.exit_pipeline_mode()
     for result in found:
         if result.status in _FAILED:
@@ -91,15 +91,23 @@ def _answers(server: Any) -> list[PGresult]:
     assert not left
     waiting.register(server.socket, select.POLLIN)
     found: list[PGresult] = []
+    nothing = 0
     while True:
-        if server.is_busy():
+        if server.is_busy() or nothing > 1:
             waiting.poll()
             server.consume_input()
-        elif (result := server.get_result()) is not None:
-            if result.status == ExecStatus.PIPELINE_SYNC:
-                return found
-            if result.status != ExecStatus.PIPELINE_ABORTED:
-                found.append(result)
+        if server.is_busy():
+            continue
+        if (result := server.get_result()) is None:
+            # One stands between the results of two statements. After more of them the server has gone before it came to
+            # the end of what it was sent, and reading on will say so.
+            nothing += 1
+            continue
+        nothing = 0
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return found
+        if result.status != ExecStatus.PIPELINE_ABORTED:
+            found.append(result)
 
 
 def rows_of(connection: psycopg.Connection[Any], result: PGresult) -> list[Row]:

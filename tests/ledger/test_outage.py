@@ -60,6 +60,7 @@ class Load:
                     await self._ledger.settle(account, hold_id, amount, receipt_memo(amount))
                     self.charged[account, hold_id] = amount
                 except LedgerUnavailable:
+                    self.unavailable += 1
                     await asyncio.sleep(0.01)
 
     async def until(self, count: Callable[[], int], more: int) -> None:

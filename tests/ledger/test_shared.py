@@ -292,6 +292,22 @@ async def test_a_process_that_stops_amid_a_batch_does_not_stop_the_others(url: s
         assert (await ledger.balance(1)).held == 20
 
 
+async def test_no_hold_is_placed_under_a_lease_that_may_be_dead(url: str) -> None:
+    """A process that was paused so long that others may have released its holds places none, until it has renewed."""
+    async with sharing(url, 1) as (ledger,):
+        await ledger.open_account(1, welcome=("paid", 100))
+        await ledger.hold(held(1, 1, 10))
+        ownership = ledger.minder._ownership
+        assert isinstance(ownership, LeaseOwnership)
+        ownership._renewed -= 60
+        with pytest.raises(LedgerUnavailable, match="lost its lease"):
+            await ledger.hold(held(1, 2, 10))
+        # What was held before is settled all the same.
+        assert (await ledger.settle(1, 1, 5, receipt_memo(5))).charged == 5
+        assert ownership.renew()
+        assert isinstance(await ledger.hold(held(1, 3, 10)), Held)
+
+
 async def test_nodes_are_told_apart(url: str) -> None:
     """No two processes that live at once make ids alike; a lease given back is free again."""
     async with sharing(url, 5) as ledgers:
