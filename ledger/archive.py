@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ledger.backend import Reader, Row
 from ledger.model import DEBT
-from ledger.ranges import unpack
+from ledger.ranges import packed_rows, unpack
 from ledger.seals import read_state
 
 __all__ = ["effect", "packed_balance", "packed_receipt", "packed_receipts", "packed_transfers"]
@@ -21,7 +21,6 @@ _BELOW = (
     "SELECT to_id, state, packed FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL AND to_id <= ?"
     " ORDER BY to_id DESC LIMIT 1"
 )
-_PACKED = "SELECT packed FROM ledger_seal WHERE account_id = ? AND to_id = ?"
 _RANGES = (
     "SELECT account_id, to_id, first_hold, last_hold FROM ledger_seal WHERE packed IS NOT NULL AND receipts > 0"
     " AND account_id BETWEEN ? AND ? AND last_at >= ? AND first_at < ?"
@@ -82,7 +81,9 @@ def _merged(reader: Reader, ranges: list[Row], after: tuple[int, int] | None) ->
         # No later range has what comes before this one's first.
         while found and found[0][0] < (-newest, -account):
             yield heapq.heappop(found)[1]
-        for row in unpack(reader.rows(_PACKED, account, to_id)[0][0])[1]:
+        packed = packed_rows(reader, account, to_id)
+        assert packed is not None
+        for row in packed[1]:
             if (-row[1], -account) > beyond:
                 heapq.heappush(found, ((-row[1], -account), row))
     while found:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from ledger.book import Balance
+from ledger.closing import Due, close_ranges
 from ledger.commands import (
     Adjust,
     ForgetAnswers,
     IssueGrant,
-    KeepSeal,
     OpenAccount,
-    PackSeal,
     PlaceHold,
     Refund,
     SetAccount,
@@ -36,7 +34,6 @@ from ledger.opening import open_stores
 from ledger.outcomes import (
     AccountSet,
     Adjusted,
-    Closed,
     Ended,
     Forgotten,
     Held,
@@ -59,13 +56,8 @@ from ledger.usage import Recorded, Total, Which
 
 __all__ = ["Ledger"]
 
-_log = logging.getLogger("farebox.ledger")
 _Kind = TypeVar("_Kind")
 _EXPORT_PAGE = 1000
-_AT_ONCE = 20
-_IN_BATCH = 5
-_REST = 4
-"""How much longer than it works what is done gently rests."""
 _MOST_SHARES = 16
 
 
@@ -138,51 +130,23 @@ class Ledger:
     async def seal(self, *, gently: bool = False) -> int:
         """Seal what is old enough of all accounts' journals; returns how many ranges. Done by itself, now and then."""
         now = self._clock()
-        return await self._close_ranges(lambda accounts: self._list(self._queries.seals_due, accounts, now), gently)
+        return await self._close_ranges(
+            lambda accounts: self._list(self._queries.seals_due, accounts, now), gently=gently
+        )
 
     async def pack(self, before: int, *, gently: bool = False) -> int:
         """Pack away the sealed ranges that end before a time, in microseconds since 1970; returns how many."""
-        return await self._close_ranges(lambda accounts: self._list(self._queries.packs_due, accounts, before), gently)
+        return await self._close_ranges(
+            lambda accounts: self._list(self._queries.packs_due, accounts, before), gently=gently
+        )
 
     async def _seal_and_pack(self) -> None:
         await self.seal(gently=True)
         if (pack_after := self._rules().pack_after) is not None:
             await self.pack(month_of(self._clock() - pack_after)[0], gently=True)
 
-    async def _close_ranges(
-        self, due: Callable[[Sequence[int]], Awaitable[Sequence[KeepSeal | PackSeal]]], gently: bool
-    ) -> int:
-        """Close ranges of all accounts; gently: it leaves most of the time to those who wait for something."""
-        closed = last = 0
-        while accounts := await self._list(self._queries.accounts_above, last, _AT_ONCE):
-            last, began = accounts[-1], time.monotonic()
-            while commands := await due(accounts):
-                outcomes = await self._in_turn(commands)
-                accounts = [command.account_id for command, done in zip(commands, outcomes, strict=True) if done]
-                closed += len(accounts)
-                if gently:
-                    await asyncio.sleep(_REST * (time.monotonic() - began))
-                    began = time.monotonic()
-        return closed
-
-    async def _in_turn(self, commands: Sequence[KeepSeal | PackSeal]) -> list[bool]:
-        """Carry out a few at a time, as who waits must not wait for a long batch; returns of each whether it was done.
-
-        One that can't be is logged, and keeps no other account's from being done.
-        """
-        done: list[bool] = []
-        size = _IN_BATCH if isinstance(commands[0], KeepSeal) else 1
-        for first in range(0, len(commands), size):
-            some = commands[first : first + size]
-            for command, outcome in zip(
-                some, await asyncio.gather(*map(self._commit.submit, some), return_exceptions=True), strict=True
-            ):
-                if isinstance(outcome, LedgerUnavailable):
-                    raise outcome
-                if isinstance(outcome, BaseException):
-                    _log.error("a range of account %d was not closed: %s", command.account_id, outcome)
-                done.append(isinstance(outcome, Closed) and outcome.done)
-        return done
+    async def _close_ranges(self, due: Due, *, gently: bool) -> int:
+        return await close_ranges(self._commit, partial(self._list, self._queries.accounts_above), due, gently=gently)
 
     async def close(self) -> None:
         """Commit what is queued and give the ledger up."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -12,7 +12,7 @@ from ledger.errors import LedgerUnavailable
 from ledger.model import ADJUSTMENT, ISSUE, REVENUE, SALE
 from ledger.seals import COLUMNS, NO_SEAL, Rows, Seal
 
-__all__ = ["last_seal", "load_range", "pack", "read_seals", "sealed_rows", "unpack"]
+__all__ = ["FREE_RECEIPTS", "last_seal", "load_range", "pack", "packed_rows", "read_seals", "sealed_rows", "unpack"]
 
 _SEAL_COLUMNS = ", ".join(Seal._fields)
 _LAST = f"SELECT {_SEAL_COLUMNS} FROM ledger_seal WHERE account_id = ? AND to_id < ? ORDER BY to_id DESC LIMIT 1"
@@ -23,11 +23,13 @@ _TRANSFERS = (
     " WHERE account_id = ? AND transfer_id > ? AND transfer_id <= ? ORDER BY transfer_id"
 )
 _RECEIPTS = f"SELECT {COLUMNS['receipt']} FROM ledger_receipt WHERE (account_id, hold_id) IN {{pairs}}"
-# One that was settled late was an orphan's when its time was sealed.
-_FREE_RECEIPTS = (
-    f"SELECT {COLUMNS['receipt']} FROM ledger_receipt WHERE account_id = ? AND hold_id > ? AND hold_id <= ?"
-    " AND charged = 0 AND late = 0 AND status <> 'orphaned'"
+FREE_RECEIPTS: Final = (
+    # One that was settled late was an orphan's when its time was sealed.
+    "account_id = ? AND hold_id > ? AND hold_id <= ? AND charged = 0 AND late = 0 AND status <> 'orphaned'"
 )
+"""Which receipts of calls that cost nothing are in a range: of an account, above an id, up to another."""
+
+_FREE = f"SELECT {COLUMNS['receipt']} FROM ledger_receipt WHERE {FREE_RECEIPTS}"
 _GRANTS = f"SELECT {COLUMNS['grant']} FROM ledger_grant WHERE (account_id, grant_id) IN {{pairs}}"
 _VOIDED = f"SELECT {COLUMNS['void']} FROM ledger_grant WHERE (account_id, grant_id) IN {{pairs}}"
 _REFUNDS = f"SELECT {COLUMNS['refund']} FROM ledger_refund WHERE (account_id, hold_id) IN {{pairs}}"
@@ -71,7 +73,7 @@ def _with_the_rest(reader: Reader, account: int, transfers: list[Row], from_id: 
     refunded = [row for row in refunded if (row[2], row[7]) in refunds]
     # A refund's own grant has the refund's id.
     grants |= {row[1] for row in refunded}
-    receipts = _of(reader, _RECEIPTS, account, calls) + reader.rows(_FREE_RECEIPTS, account, from_id, to_id)
+    receipts = _of(reader, _RECEIPTS, account, calls) + reader.rows(_FREE, account, from_id, to_id)
     adjustments = reader.rows(_ADJUSTMENTS, account) if adjusted else []
     return {
         "transfer": transfers,
@@ -93,11 +95,16 @@ def _by_id(row: Row) -> Any:
 
 def sealed_rows(reader: Reader, seal: Seal, from_id: int) -> Rows:
     """Read a sealed range's rows, wherever they are; from_id: where the seal before ends."""
-    ((packed,),) = reader.rows(_PACKED, seal.account_id, seal.to_id)
-    if packed is None:
+    if (found := packed_rows(reader, seal.account_id, seal.to_id)) is None:
         return load_range(reader, seal.account_id, from_id, seal.to_id)
-    transfers, receipts = unpack(packed)
+    transfers, receipts = found
     return {**_with_the_rest(reader, seal.account_id, transfers, from_id, seal.to_id), "receipt": receipts}
+
+
+def packed_rows(reader: Reader, account_id: int, to_id: int) -> tuple[list[Row], list[Row]] | None:
+    """Read the transfers and receipts of the range that ends at an id, or None where they are not packed."""
+    ((packed,),) = reader.rows(_PACKED, account_id, to_id)
+    return None if packed is None else unpack(packed)
 
 
 def pack(rows: Rows) -> bytes:

@@ -15,8 +15,8 @@ from ledger.backend import Backend, Reader, Row, Write
 from ledger.commands import KeepSeal, PackSeal
 from ledger.errors import Conflict
 from ledger.ids import first_id, time_of
-from ledger.ranges import last_seal, load_range, pack, read_seals
-from ledger.seals import Seal, again, changed, faults, fold, read_state, seal_of
+from ledger.ranges import FREE_RECEIPTS, last_seal, load_range, pack, read_seals
+from ledger.seals import Seal, faults, mismatch, seal_of
 
 __all__ = ["keep", "month_of", "next_pack", "next_seal", "take_away"]
 
@@ -32,12 +32,8 @@ _HEAD = (
 )
 _OLDEST_HOLD = "SELECT MIN(hold_id) FROM ledger_hold WHERE account_id = ?"
 _CLOCK = "SELECT clock FROM ledger_account WHERE account_id = ?"
-_LAST = "SELECT number, to_id FROM ledger_seal WHERE account_id = ? ORDER BY to_id DESC LIMIT 1"
 _COUNT = "SELECT COUNT(*) FROM ledger_transfer WHERE account_id = ? AND transfer_id > ? AND transfer_id <= ?"
-_FREE = (
-    "SELECT COUNT(*) FROM ledger_receipt WHERE account_id = ? AND hold_id > ? AND hold_id <= ?"
-    " AND charged = 0 AND late = 0 AND status <> 'orphaned'"
-)
+_FREE = f"SELECT COUNT(*) FROM ledger_receipt WHERE {FREE_RECEIPTS}"
 _UNPACKED = "SELECT to_id FROM ledger_seal WHERE account_id = ? AND packed IS NULL AND to_id < ? ORDER BY to_id LIMIT 1"
 _INSERT = Write("ledger_seal", Seal._fields, "insert")
 _PACK = Write("ledger_seal", ("account_id", "to_id", "packed"), "update", 2)
@@ -79,7 +75,7 @@ def next_seal(reader: Reader, account_id: int, now: int) -> KeepSeal | None:
         if wrong := faults(rows):
             _log.error("account %d is not sealed up to %d: %s", account_id, to_id, "; ".join(wrong[:3]))
             continue
-        seal = seal_of(before, rows, to_id, now, fold(read_state(before.state), rows))
+        seal = seal_of(account_id, before, rows, to_id, now)
         free = sum(before.to_id < row[1] <= to_id and not row[3] and not row[8] for row in rows["receipt"])
         return KeepSeal(account_id, seal, before.to_id, free)
     return None
@@ -98,11 +94,11 @@ def keep(backend: Backend, command: KeepSeal) -> bool:
     """Write a seal, in the transaction that has the account's lock; False: it is not what was read any more."""
     seal = command.seal
     account, within = seal.account_id, (seal.account_id, command.from_id, seal.to_id)
-    last = backend.rows(_LAST, account)
+    last = last_seal(backend, account)
     ((oldest_hold,),) = backend.rows(_OLDEST_HOLD, account)
     ((transfers,),), ((free,),) = backend.rows(_COUNT, *within), backend.rows(_FREE, *within)
     if (
-        (last[0] if last else (0, 0)) != (seal.number - 1, command.from_id)
+        (last.number, last.to_id) != (seal.number - 1, command.from_id)
         or (oldest_hold is not None and oldest_hold <= seal.to_id)
         or (transfers, free) != (seal.transfers, command.free)
     ):
@@ -117,8 +113,8 @@ def next_pack(reader: Reader, account_id: int, to_id: int) -> PackSeal | None:
         before = last_seal(reader, account_id, ends)
         (seal,) = read_seals(reader, account_id, before.to_id, 1)
         rows = load_range(reader, account_id, before.to_id, seal.to_id)
-        if (what := changed(seal, rows)) or again(before, seal, rows) != seal:
-            _log.error("account %d is not packed up to %d: %s", account_id, seal.to_id, what or "the seal was altered")
+        if (what := mismatch(before, seal, rows)) is not None:
+            _log.error("account %d is not packed up to %d: %s", account_id, seal.to_id, what)
             return None
         holds, transfers = (tuple(row[1] for row in rows[table]) for table in ("receipt", "transfer"))
         return PackSeal(account_id, seal, pack(rows), transfers, holds)

@@ -23,10 +23,9 @@ __all__ = [
     "Rows",
     "Seal",
     "State",
-    "again",
-    "changed",
     "faults",
     "fold",
+    "mismatch",
     "read_state",
     "seal_of",
 ]
@@ -78,23 +77,24 @@ NO_SEAL: Final = Seal(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, bytes(32), "[]", b"")
 """What comes before an account's first."""
 
 
-def seal_of(before: Seal, rows: Rows, to_id: int, sealed_at: int, state: State) -> Seal:
-    """Seal a range; before: the account's seal before it, or NO_SEAL. state: at the range's end."""
-    account = rows["transfer"][0][0]
+def seal_of(account_id: int, before: Seal, rows: Rows, to_id: int, sealed_at: int) -> Seal:
+    """Seal a range; before: the account's seal before it, or NO_SEAL. The same seal comes of the same rows."""
     holds = [row[1] for row in rows["receipt"]]
     times = [row[6] for row in rows["receipt"]]
-    text = _state_text(state)
+    text = _state_text(fold(read_state(before.state), rows))
     counts = (len(rows["transfer"]), len(holds))
     within = (min(holds, default=0), max(holds, default=0), min(times, default=0), max(times, default=0))
-    said = (account, before.number + 1, to_id, *within, *counts, sealed_at)
+    said = (account_id, before.number + 1, to_id, *within, *counts, sealed_at)
     digests = [*_digests(rows)]
     whole = sha256(before.digest + orjson.dumps([*said, text]) + b"".join(digests)).digest()
     return Seal(*said, whole, text, b"".join(digest[:_LEAF] for digest in digests))
 
 
-def again(before: Seal, seal: Seal, rows: Rows) -> Seal:
-    """Seal a range anew, as it was sealed then: the same seal comes of the same rows."""
-    return seal_of(before, rows, seal.to_id, seal.sealed_at, fold(read_state(before.state), rows))
+def mismatch(before: Seal, seal: Seal, rows: Rows) -> dict[str, Any] | None:
+    """Name what is not as it was sealed, the first row or the seal itself; None where all is as it was."""
+    if seal_of(seal.account_id, before, rows, seal.to_id, seal.sealed_at) == seal:
+        return None
+    return _changed(seal, rows) or {"what": "the seal was altered"}
 
 
 def _leaves(rows: Rows) -> Iterator[tuple[str, Row, bytes]]:
@@ -114,7 +114,7 @@ def _digests(rows: Rows) -> Iterator[bytes]:
                 yield sha256(orjson.dumps([table, *row])).digest()
 
 
-def changed(seal: Seal, rows: Rows) -> dict[str, Any] | None:
+def _changed(seal: Seal, rows: Rows) -> dict[str, Any] | None:
     """Name the first row that is not as it was sealed: altered, added or missing; None where all are as they were."""
     there = [*_leaves(rows)]
     sealed = [seal.leaves[place : place + _LEAF] for place in range(0, len(seal.leaves), _LEAF)]

@@ -11,7 +11,7 @@ from ledger.backend import Reader
 from ledger.errors import LedgerUnavailable
 from ledger.model import DEBT
 from ledger.ranges import last_seal, load_range, read_seals, sealed_rows
-from ledger.seals import NO_SEAL, Rows, Seal, again, changed, faults, fold
+from ledger.seals import NO_SEAL, Rows, Seal, faults, fold, mismatch
 
 __all__ = ["Sealed", "verify"]
 
@@ -85,10 +85,8 @@ def _first_wrong_range(reader: Reader, account: int, first: int) -> dict[str, An
     for seal, rows in _ranges(reader, account, before):
         if seal.number != before.number + 1:
             return {"range": before.number + 1, "what": "the seal is missing"}
-        if (what := changed(seal, rows)) is not None:
+        if (what := mismatch(before, seal, rows)) is not None:
             return {"range": seal.number, **what}
-        if again(before, seal, rows) != seal:
-            return {"range": seal.number, "what": "the seal was altered"}
         if wrong := faults(rows):
             return {"range": seal.number, "what": wrong[0]}
         before, sums = seal, fold(sums, rows)

@@ -22,7 +22,7 @@ from ledger.model import Claim
 from ledger.outcomes import Closed, Held, Refunded
 from ledger.ranges import load_range, read_seals
 from ledger.sealing import month_of, next_seal
-from ledger.seals import NO_SEAL, again
+from ledger.seals import NO_SEAL, seal_of
 from ledger.sqlite import SqliteReader
 from ledger.usage import MEMBERS, Which
 from tests.ledger.books import quick_store, receipt_memo
@@ -128,7 +128,7 @@ def test_a_seal_that_was_made_anew_breaks_the_chain(sealed: Path, tmp_path: Path
         connection.execute(f"UPDATE ledger_transfer SET note = 'x' WHERE (account_id, transfer_id) IN {SECOND}")
         reader = SqliteReader(connection)
         first = read_seals(reader, 2, 0, 1)[0]
-        forged = again(NO_SEAL, first, load_range(reader, 2, 0, first.to_id))
+        forged = seal_of(2, NO_SEAL, load_range(reader, 2, 0, first.to_id), first.to_id, first.sealed_at)
         assert forged.digest != first.digest
         connection.execute(
             "UPDATE ledger_seal SET digest = ?, leaves = ? WHERE account_id = 2 AND to_id = ?",
