@@ -52,7 +52,8 @@ class Workers:
         if not all(self._is_ready(pipe) for pipe in ready):
             self._signal(signal.SIGTERM)
             self._wait()
-            return 1
+            # Told to stop before all could serve: they did not fail.
+            return 0 if self._stopping.is_set() else 1
         self._on_ready()
         while not self._stopping.wait(_TICK_SECONDS):
             self._replace()
@@ -110,4 +111,5 @@ class Workers:
             except subprocess.TimeoutExpired:
                 worker.kill()
                 codes.append(worker.wait())
-        return int(any(codes))
+        # Who is told to stop before it listens to signals holds nothing yet, and just ends.
+        return int(any(code not in (0, -signal.SIGTERM, -signal.SIGINT) for code in codes))

@@ -82,8 +82,8 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, *arguments: str) -> Server:
-        """Start it; returns when it listens."""
+    def launch(self, *arguments: str) -> threading.Event:
+        """Start it; returns at once, with what is set when it listens, or has ended."""
         ready = threading.Event()
         with (self.folder / "stdout.txt").open("w") as output:
             self._process = subprocess.Popen(
@@ -97,7 +97,12 @@ class Server:
             )
         self._reader = threading.Thread(target=self._read, args=(self._process, ready), name="server's stderr")
         self._reader.start()
-        assert ready.wait(_PATIENCE_SECONDS)
+        return ready
+
+    def start(self, *arguments: str) -> Server:
+        """Start it; returns when it listens."""
+        assert self.launch(*arguments).wait(_PATIENCE_SECONDS)
+        assert self._process is not None
         assert self._process.poll() is None, "".join(self.lines)
         return self
 

@@ -16,9 +16,10 @@ from tests.proxy.running import Caller, Server
 from tests.proxy.upstream import Gate, Upstream, streamed
 
 _MEGABYTE = 1_000_000
-_MOST_DELAY = 0.1
-_MARGIN = 0.15
-"""For a busy machine: what the kernel and this test's own work may add."""
+_MOST_DELAY = 0.25
+"""Seconds: 0.1 is what may be, the rest is for what the kernel and this test's own work add on a busy machine."""
+_MOST_TIMES = 50
+"""A machine so slow, or so busy, that a small call takes 5 ms and more is measured by that instead."""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,6 @@ async def test_three_large_prompts_delay_nobody(shared: Server, upstream: Upstre
         answered = await asyncio.gather(*calls)
         arrived.cancel()
     assert [call.status_code for call in answered] == [200] * 3, answered[0].text
-    assert max(during) <= usual + _MOST_DELAY + _MARGIN, (usual, sorted(during)[-5:])
+    assert max(during) <= usual + max(_MOST_DELAY, _MOST_TIMES * usual), (usual, sorted(during)[-5:])
     for caller in (small, *large):
         assert caller.nothing_held()
