@@ -10,20 +10,26 @@ from decimal import Decimal
 from fractions import Fraction
 
 from pricing.amounts import NANO
+from pricing.conditions import implies, parse_when
 from pricing.document import Node
 from pricing.meters import INPUT, METERS, OUTPUT
-from pricing.table import Bound, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules
+from pricing.table import FREE, Bound, Factor, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules, Step
 
-__all__ = ["parse_meters", "parse_model_price", "parse_operation_price", "parse_price", "price_table"]
+__all__ = [
+    "parse_meters",
+    "parse_model_price",
+    "parse_operation_price",
+    "parse_price",
+    "parse_rules",
+    "price_table",
+]
 
 _PRICE = re.compile(r"(\$?)\s*(\d{1,12}(?:\.\d{1,15})?)(?:\s*/\s*(\d{1,12})?\s*([kM]?))?", re.ASCII)
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 _LATER = ("per", "cost_plus")
 _MOST_FACTOR = 1000
 
-ATTRIBUTES = ("service_tier", "quality", "size", "resolution")
-"""What a price's `when` may ask of a request."""
-
+_COUNT = re.compile(r"([1-9]\d{0,11})\s*([kM]?)", re.ASCII)
 _MOST_PER_UNIT = 10**9 * NANO
 """No unit of anything costs more than 10⁹ credits."""
 
@@ -59,29 +65,68 @@ def parse_price(node: Node, meter: str, usd_per_credit: Decimal) -> Price:
 
 
 def parse_rules(node: Node, meter: str, usd_per_credit: Decimal) -> tuple[Rule, ...]:
-    """Read a meter's price: one, or a list of `{when: {…}, price: …}` of which the first that matches counts."""
+    """Read a meter's price: one, or a list of `{when: {…}, price: …}` of which the first that holds counts."""
     if not node.is_list:
-        return (Rule((), parse_price(node, meter, usd_per_credit)),)
+        return (_rule(node, meter, usd_per_credit),)
     rules: list[Rule] = []
-    items = node.items()
-    for item in items:
-        fields = item.fields(("when", "price"))
-        if "price" not in fields:
-            raise item.error("`price:` is missing; write e.g. `{when: {quality: high}, price: 150}`")
+    for item in node.items():
+        rule = _rule(item, meter, usd_per_credit, conditional=True)
         if rules and not rules[-1].when:
             raise item.error("is never reached: the rule before it has no `when`; put that one last")
-        when: tuple[tuple[str, str], ...] = ()
-        if "when" in fields:
-            pairs = fields["when"].fields(ATTRIBUTES)
-            if not pairs:
-                raise fields["when"].error(f"names nothing; known: {', '.join(ATTRIBUTES)}")
-            when = tuple((name, child.text()) for name, child in pairs.items())
-            if any(set(when) >= set(rule.when) for rule in rules):
-                raise item.error("is never reached: a rule before it matches the same and more; turn them round")
-        rules.append(Rule(when, parse_price(fields["price"], meter, usd_per_credit)))
+        if rule.when and any(implies(rule.when, before.when) for before in rules):
+            raise item.error("is never reached: a rule before it matches the same and more; turn them round")
+        rules.append(rule)
     if not rules or rules[-1].when:
         raise node.error("needs a last rule without `when`: every call must have a price")
     return tuple(rules)
+
+
+def _rule(node: Node, meter: str, usd_per_credit: Decimal, *, conditional: bool = False) -> Rule:
+    """Read a price, or a mapping of it and what goes with it."""
+    if not node.is_mapping and not conditional:
+        return Rule((), parse_price(node, meter, usd_per_credit))
+    fields = node.fields(("when",) * conditional + ("price", "free", "beyond"))
+    if "price" not in fields:
+        raise node.error("`price:` is missing; write e.g. `{when: {quality: high}, price: 150}`")
+    price = parse_price(fields["price"], meter, usd_per_credit)
+    steps: list[Step] = []
+    if "free" in fields:
+        steps.append((_count(fields["free"]), price))
+        price = FREE
+    for number, child in fields["beyond"].members().items() if "beyond" in fields else ():
+        match = _COUNT.fullmatch(number)
+        if match is None:
+            raise child.key_error(f"must be a number of units such as `128k:`, not `{number[:40]}`")
+        steps.append((int(match[1]) * _UNITS[match[2]], parse_price(child, meter, usd_per_credit)))
+        if len(steps) > 1 and steps[-1][0] <= steps[-2][0]:
+            raise child.key_error("is not beyond the number before it; write them from the least to the largest")
+    return Rule(parse_when(fields["when"]) if "when" in fields else (), price, tuple(steps))
+
+
+def _count(node: Node) -> int:
+    match = _COUNT.fullmatch(node.text())
+    if match is None:
+        raise node.error(f"must be a number of units such as 3 or 1k, not `{node.text()[:40]}`")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_factors(node: Node) -> tuple[Factor, ...]:
+    """Read a list of `{when: {…}, multiply: …}`, all of which apply."""
+    factors = []
+    for item in node.items():
+        fields = item.fields(("when", "multiply"))
+        for name in ("when", "multiply"):
+            if name not in fields:
+                raise item.error(f"`{name}:` is missing; write e.g. {{when: {{service_tier: flex}}, multiply: 0.5}}")
+        factors.append(Factor(parse_when(fields["when"]), *_factor(fields["multiply"])))
+    return tuple(factors)
+
+
+def _factor(node: Node) -> tuple[Fraction, str]:
+    multiply = Fraction(node.decimal())
+    if multiply > _MOST_FACTOR:
+        raise node.error(f"multiplies prices by more than {_MOST_FACTOR}; lower it")
+    return multiply, node.text()
 
 
 def parse_bounds(fields: Mapping[str, Node], usd_per_credit: Decimal) -> tuple[Bound | None, Bound | None]:
@@ -108,7 +153,7 @@ def parse_meters(fields: Mapping[str, Node], usd_per_credit: Decimal) -> Rules:
 
 def parse_model_price(node: Node, model: str, usd_per_credit: Decimal) -> ModelPrice:
     """Read a model's `price:` mapping of meters, with `min` and `max`."""
-    fields = node.fields((*METERS, "min", "max"), _LATER)
+    fields = node.fields((*METERS, "min", "max", "factors"), _LATER)
     rules = parse_meters(fields, usd_per_credit)
     if not rules:
         raise node.error("has no price; write at least one meter, such as `request: 1`")
@@ -118,7 +163,8 @@ def parse_model_price(node: Node, model: str, usd_per_credit: Decimal) -> ModelP
                 raise node.error(
                     f"prices tokens but not `{name}`; add `{name}: <amount> / 1M` (0 is allowed, written out)"
                 )
-    return ModelPrice(model, rules, *parse_bounds(fields, usd_per_credit))
+    factors = parse_factors(fields["factors"]) if "factors" in fields else ()
+    return ModelPrice(model, rules, *parse_bounds(fields, usd_per_credit), factors)
 
 
 def parse_operation_price(name: str, fields: Mapping[str, Node], usd_per_credit: Decimal) -> OperationPrice:
@@ -129,12 +175,7 @@ def parse_operation_price(name: str, fields: Mapping[str, Node], usd_per_credit:
         rules = parse_meters(fields["price"].fields(METERS), usd_per_credit)
         if not rules:
             raise fields["price"].error("has no price; write at least one meter, or remove it")
-    multiply, text = None, ""
-    if "multiply" in fields:
-        decimal = fields["multiply"].decimal()
-        multiply, text = Fraction(decimal), fields["multiply"].text()
-        if multiply > _MOST_FACTOR:
-            raise fields["multiply"].error(f"multiplies prices by more than {_MOST_FACTOR}; lower it")
+    multiply, text = _factor(fields["multiply"]) if "multiply" in fields else (None, "")
     per_run = "per" in fields and fields["per"].choice(("call", "run")) == "run"
     if per_run and least is None and most is None:
         raise fields["per"].error("bounds nothing; write `min` or `max` too")
@@ -144,7 +185,7 @@ def parse_operation_price(name: str, fields: Mapping[str, Node], usd_per_credit:
 def price_table(
     models: Mapping[str, ModelPrice],
     operations: Mapping[str, OperationPrice] | None = None,
-    surcharges: Mapping[str, Price] | None = None,
+    surcharges: Rules | None = None,
     matching: Mapping[str, object] | None = None,
 ) -> PriceTable:
     """Make the table and its version: a digest of every price, exact and as written.
@@ -159,7 +200,12 @@ def price_table(
             [name, _content(price), price.multiply_text, (matching or {}).get(name), *["run"] * price.per_run]
             for name, price in operations.items()
         ],
-        "surcharges": {name: _price_content(price) for name, price in surcharges.items()},
+        "surcharges": {
+            name: _price_content(rules[0].price)
+            if len(rules) == 1 and not rules[0].steps
+            else list(map(_rule_content, rules))
+            for name, rules in surcharges.items()
+        },
     }
     text = json.dumps(content, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -167,14 +213,18 @@ def price_table(
 
 
 def _content(price: ModelPrice | OperationPrice) -> dict[str, object]:
+    # What a price does not use is left out, so that its version stays what it was before there was such a thing.
+    factors = price.factors if isinstance(price, ModelPrice) else ()
     return {
-        "rules": {
-            meter: [[list(map(list, rule.when)), _price_content(rule.price)] for rule in rules]
-            for meter, rules in price.rules.items()
-        },
+        "rules": {meter: list(map(_rule_content, rules)) for meter, rules in price.rules.items()},
         "min": price.least and [price.least.text, str(price.least.nano)],
         "max": price.most and [price.most.text, str(price.most.nano)],
-    }
+    } | ({"factors": [[list(map(list, factor.when)), factor.text] for factor in factors]} if factors else {})
+
+
+def _rule_content(rule: Rule) -> list[object]:
+    steps = [[number, _price_content(price)] for number, price in rule.steps]
+    return [list(map(list, rule.when)), _price_content(rule.price), *([steps] if steps else [])]
 
 
 def _price_content(price: Price) -> list[str]:

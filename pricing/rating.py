@@ -6,12 +6,12 @@ the sum of its lines, so a receipt can be added up by hand and a quote is never 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from pricing.meters import INPUT, METERS, OUTPUT
 from pricing.receipt import LineItem, Rating
-from pricing.table import Price, RateCard
+from pricing.table import Price, RateCard, Step
 from pricing.usage import Quantity, Usage
 
 __all__ = ["affordable_output", "in_run", "of_surcharges", "quote", "rate"]
@@ -42,26 +42,43 @@ def rate(card: RateCard, usage: Usage, *, answered: bool = True) -> Rating:
     Returns the model's lines in the vocabulary's order, what a bound adds or takes, the surcharges, and their sum in
     nanocredits.
     """
+    card = card.at(usage.get(INPUT, 0))
     lines: list[LineItem] = []
     total = 0
+    billable = _billable(card, usage)
     for name, price in card.prices.items():
-        meter = METERS[name]
-        if meter.flat and not answered:
-            continue
-        quantity = _billable(card, usage, name)
-        if not quantity:
-            continue
-        amount = _amount(quantity, price, _half_even)
-        lines.append(LineItem(name, quantity, price.text, amount))
-        total += amount
+        quantity = billable.get(name)
+        if quantity and (answered or not METERS[name].flat):
+            total += _add(lines, name, quantity, price, card.steps.get(name), _half_even)
     total += _bound(card, lines, total, answered=answered)
-    for name, price in card.surcharges.items():
-        quantity = usage.get(name, 0)
-        if quantity:
-            amount = _amount(quantity, price, _half_even)
-            lines.append(LineItem(name, quantity, price.text, amount))
-            total += amount
+    total += _surcharges(card, usage, lines, _half_even)
     return Rating(tuple(lines), total, _unpriced(card, usage))
+
+
+def _add(
+    lines: list[LineItem],
+    name: str,
+    quantity: Quantity,
+    price: Price,
+    steps: tuple[Step, ...] | None,
+    rounded: Callable[[int, int], int],
+) -> int:
+    """Add the line of a meter, or one for each price that its units come to; returns their sum, in nanocredits."""
+    if not steps:
+        amount = _amount(quantity, price, rounded)
+        lines.append(LineItem(name, quantity, price.text, amount))
+        return amount
+    total = 0
+    begins: Quantity = 0
+    ends = (*(number for number, _ in steps), quantity)
+    for current, end in zip((price, *(beyond for _, beyond in steps)), ends, strict=True):
+        units = min(quantity, end) - begins
+        if units <= 0:
+            break
+        amount = _amount(units, current, rounded)
+        lines.append(LineItem(name, units, current.text, amount))
+        total, begins = total + amount, begins + units
+    return total
 
 
 def of_surcharges(card: RateCard, rating: Rating) -> int:
@@ -95,28 +112,30 @@ def _bound(card: RateCard, lines: list[LineItem], total: int, *, answered: bool)
     return bound.nano - total
 
 
-def _billable(card: RateCard, usage: Usage, name: str) -> Quantity:
-    """The quantity that `name` itself is charged for: a whole less its separately priced parts.
+def _billable(card: RateCard, usage: Usage) -> dict[str, Quantity]:
+    """The quantities that meters themselves are charged for: a whole less its separately priced parts.
 
     Providers' details may overlap (cached audio is both cached and audio); each token is billed once, in the part
     that the vocabulary lists first.
     """
-    whole = METERS[name].whole
-    if whole is None:
-        parts = card.parts[name]
-        if not parts:
-            return usage.get(name, 0)
-        rest = usage.get(name, 0)
-        for part in parts:
-            rest -= usage.get(part, 0)
-        return max(rest, 0)
-    left = usage.get(whole, 0)
-    for part in card.parts.get(whole, ()):
-        quantity = min(usage.get(part, 0), left)
-        if part == name:
-            return quantity
-        left -= quantity
-    return usage.get(name, 0)
+    found: dict[str, Quantity] = {}
+    for name in card.roots:
+        quantity = usage.get(name)
+        if quantity:
+            _share_out(card.parts, usage, name, quantity, found)
+    return found
+
+
+def _share_out(
+    parts: Mapping[str, tuple[str, ...]], usage: Usage, name: str, quantity: Quantity, found: dict[str, Quantity]
+) -> None:
+    """Give a meter's parts what they take of its quantity, and itself the rest."""
+    for part in parts[name]:
+        taken = min(usage.get(part, 0), quantity)
+        if taken:
+            quantity -= taken
+            _share_out(parts, usage, part, taken, found)
+    found[name] = quantity
 
 
 def _unpriced(card: RateCard, usage: Usage) -> tuple[str, ...]:
@@ -132,35 +151,57 @@ def quote(card: RateCard, bound: Usage) -> Rating:
 
     bound: upper bounds by meter; of tokens, the wholes. The sum is at least what `rate` makes of any usage within it.
     """
+    if not card.bands:
+        return _quote(card, bound)
+    return max(
+        (_quote(within, {**bound, INPUT: most}) for within, most in _reachable(card, bound)),
+        key=lambda rating: rating.total,
+    )
+
+
+def _reachable(card: RateCard, bound: Usage) -> Iterator[tuple[RateCard, Quantity]]:
+    """The cards that a call within a bound may be rated by, with the most input tokens it can have in each."""
+    most = bound.get(INPUT, 0)
+    found = card
+    for number, following in card.bands:
+        if most <= number:
+            break
+        yield found, number
+        found = following
+    yield found, most
+
+
+def _quote(card: RateCard, bound: Usage) -> Rating:
     lines: list[LineItem] = []
     total = _quoted(card, bound, lines)
     total += _bound(card, lines, total, answered=True)
-    total += _quoted_surcharges(card, bound, lines)
+    total += _surcharges(card, bound, lines, _up)
     return Rating(tuple(lines), total)
 
 
 def _quoted(card: RateCard, bound: Usage, lines: list[LineItem]) -> int:
     total = 0
     for name, quantity in bound.items():
-        price = (
-            card.dearest_input if name == INPUT else card.dearest_output if name == OUTPUT else card.prices.get(name)
-        )
+        dearest = card.dearest_input if name == INPUT else card.dearest_output if name == OUTPUT else None
+        price = dearest or card.prices.get(name)
         if price is None or not quantity:
             continue
+        if dearest is None:
+            total += _add(lines, name, quantity, price, card.steps.get(name), _up)
+            continue
+        # At the dearest of its prices, those of its steps and parts too, however many lines it comes to.
         amount = _amount(quantity, price, _up) + card.slack.get(name, 0)
         lines.append(LineItem(name, quantity, price.text, amount))
         total += amount
     return total
 
 
-def _quoted_surcharges(card: RateCard, bound: Usage, lines: list[LineItem]) -> int:
+def _surcharges(card: RateCard, usage: Usage, lines: list[LineItem], rounded: Callable[[int, int], int]) -> int:
     total = 0
     for name, price in card.surcharges.items():
-        quantity = bound.get(name, 0)
+        quantity = usage.get(name, 0)
         if quantity:
-            amount = _amount(quantity, price, _up)
-            lines.append(LineItem(name, quantity, price.text, amount))
-            total += amount
+            total += _add(lines, name, quantity, price, card.steps.get(name), rounded)
     return total
 
 
@@ -170,10 +211,17 @@ def affordable_output(card: RateCard, bound: Usage, budget: int) -> int | None:
     bound: as for `quote`; its `output_tokens` are left out of account. budget: nanocredits.
     Returns None where more output costs nothing more, and a negative number where even the rest does not fit.
     """
+    if not card.bands:
+        return _affordable(card, bound, budget)
+    found = [_affordable(within, {**bound, INPUT: most}, budget) for within, most in _reachable(card, bound)]
+    return min((output for output in found if output is not None), default=None)
+
+
+def _affordable(card: RateCard, bound: Usage, budget: int) -> int | None:
     price = card.dearest_output
     within = {name: quantity for name, quantity in bound.items() if name != OUTPUT}
     rest = _quoted(card, within, [])
-    budget -= _quoted_surcharges(card, bound, [])
+    budget -= _surcharges(card, bound, [], _up)
     if card.least is not None and budget < card.least.nano:
         return -1
     if card.most is not None and budget >= card.most.nano:

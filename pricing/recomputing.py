@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pricing.amounts import format_credits
+from pricing.conditions import Attributes
 from pricing.errors import NotKept
 from pricing.rating import in_run, of_surcharges, rate
 from pricing.receipt import LineItem, Rating, format_quantity
-from pricing.table import Attributes, PriceTable, RateCard
+from pricing.table import PriceTable, RateCard
 from pricing.usage import Usage
 
 __all__ = ["Difference", "Share", "UsedCall", "differences", "rerate"]

@@ -9,10 +9,11 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+from pricing.conditions import TIME, When, holds
 from pricing.errors import UnreadableTable
 from pricing.meters import METERS
 from pricing.parsing import price_table
-from pricing.table import Bound, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules
+from pricing.table import Bound, Factor, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules
 
 __all__ = ["kept_table"]
 
@@ -20,9 +21,10 @@ __all__ = ["kept_table"]
 def kept_table(version: str, content: str) -> PriceTable:
     """Make the table of a version out of its content: the same prices, the same content, the same version.
 
-    Every content that was ever kept can be read: it has had all that rating needs from the first, and operations only
-    got a fifth member, `run`, where their bounds are a run's. It names no format, so that a version stays the digest of
-    prices alone: whoever extends it leaves out what a table does not use, and older versions stay what they are.
+    Every content that was ever kept can be read: it has had all that rating needs from the first. Operations got a
+    fifth member, `run`, where their bounds are a run's; rules got steps, models factors, and surcharges rules, each
+    only where a table uses it. It names no format, so that a version stays the digest of prices alone: whoever extends
+    it leaves out what a table does not use, and older versions stay what they are.
     Raises UnreadableTable where the content is not the version's, or says anything that would be lost here.
     """
     if version != f"prices_{hashlib.sha256(content.encode()).hexdigest()[:16]}":
@@ -44,16 +46,37 @@ def _table(document: Mapping[str, Any]) -> PriceTable:
             name, _rules(price), *_bounds(price), factor, multiply, per_run=per == ["run"]
         )
         matching[name] = criteria
-    models = {name: ModelPrice(name, _rules(price), *_bounds(price)) for name, price in document["models"].items()}
-    surcharges = {_meter(name): _price(price) for name, price in document["surcharges"].items()}
+    models = {
+        name: ModelPrice(name, _rules(price), *_bounds(price), _factors(price))
+        for name, price in document["models"].items()
+    }
+    surcharges = {_meter(name): _surcharge(rules) for name, rules in document["surcharges"].items()}
     return price_table(models, operations, surcharges, matching)
 
 
 def _rules(document: Mapping[str, Any]) -> Rules:
-    return {
-        _meter(meter): tuple(Rule(tuple((name, value) for name, value in when), _price(price)) for when, price in rules)
-        for meter, rules in document["rules"].items()
-    }
+    return {_meter(meter): tuple(map(_rule, rules)) for meter, rules in document["rules"].items()}
+
+
+def _surcharge(rules: Any) -> tuple[Rule, ...]:
+    return tuple(map(_rule, rules)) if isinstance(rules[0], list) else (Rule((), _price(rules)),)
+
+
+def _rule(rule: Any) -> Rule:
+    when, price, *more = rule
+    steps = tuple((int(number), _price(beyond)) for number, beyond in (more[0] if more else ()))
+    return Rule(_when(when), _price(price), steps)
+
+
+def _when(when: Any) -> When:
+    pairs = tuple((str(name), str(value)) for name, value in when)
+    # Conditions that nothing here knows would be taken for attributes that no call has.
+    holds(pairs, {TIME: "mon 00:00"}, 0)
+    return pairs
+
+
+def _factors(document: Mapping[str, Any]) -> tuple[Factor, ...]:
+    return tuple(Factor(_when(when), Fraction(Decimal(text)), text) for when, text in document.get("factors", ()))
 
 
 def _meter(name: str) -> str:

@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from pricing.document import Node
 from pricing.meters import INPUT, METERS, OUTPUT
-from pricing.parsing import parse_operation_price, parse_price
-from pricing.table import ModelPrice, OperationPrice, Price
+from pricing.parsing import parse_operation_price, parse_price, parse_rules
+from pricing.table import ModelPrice, OperationPrice, Rules
 from proxy.endpoints import METERED
 from proxy.errors import ApiError
 
@@ -112,13 +112,13 @@ def named(node: Node) -> dict[str, Node]:
     return members
 
 
-def parse_surcharges(node: Node, usd: Decimal) -> dict[str, Price]:
+def parse_surcharges(node: Node, usd: Decimal) -> Rules:
     """Read `surcharges:`, prices of meters that any call may add."""
     fields = node.fields(METERS)
     for name, child in fields.items():
         if METERS[name].token or METERS[name].flat:
             raise child.error(f"`{name}` is what every call has; price it at the models")
-    return {name: parse_price(child, name, usd) for name, child in fields.items()}
+    return {name: parse_rules(child, name, usd) for name, child in fields.items()}
 
 
 def parse_operations(

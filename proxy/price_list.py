@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from pricing.table import Bound, OperationPrice, Rules
+from pricing.table import Bound, OperationPrice, Rule, Rules
 from proxy.config import Config
 
 __all__ = ["price_list", "prices_object", "rules_object"]
 
 
-def rules_object(rules: Rules, least: Bound | None, most: Bound | None) -> dict[str, Any]:
-    """Show prices as the operator wrote them: a text a meter, or the list of its rules."""
-    shown: dict[str, Any] = {
-        meter: chosen[0].price.text
-        if len(chosen) == 1
-        else [{"when": dict(rule.when) or None, "price": rule.price.text} for rule in chosen]
+def _rules(rules: Rules) -> dict[str, Any]:
+    return {
+        meter: chosen[0].price.text if len(chosen) == 1 and not chosen[0].steps else list(map(_rule, chosen))
         for meter, chosen in rules.items()
     }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    shown: dict[str, Any] = {"when": dict(rule.when) or None, "price": rule.price.text}
+    return {**shown, "beyond": {str(number): price.text for number, price in rule.steps}} if rule.steps else shown
+
+
+def rules_object(rules: Rules, least: Bound | None, most: Bound | None) -> dict[str, Any]:
+    """Show prices as the operator wrote them: a text a meter, or the list of its rules."""
+    shown = _rules(rules)
     for name, bound in (("min", least), ("max", most)):
         if bound is not None:
             shown[name] = bound.text
@@ -29,7 +36,7 @@ def prices_object(config: Config) -> dict[str, Any]:
     return {
         "models": {name: rules_object(m.rules, m.least, m.most) for name, m in config.table.models.items()},
         "operations": {name: _operation(config, name, price) for name, price in config.table.operations.items()},
-        "surcharges": {meter: price.text for meter, price in config.table.surcharges.items()},
+        "surcharges": _rules(config.table.surcharges),
     }
 
 
@@ -58,7 +65,7 @@ def price_list(config: Config) -> str:
         lines += _prices(rules_object(model.price.rules, model.price.least, model.price.most))
     if config.table.surcharges:
         lines += ["Surcharges, on any call"]
-        lines += _prices({meter: price.text for meter, price in config.table.surcharges.items()})
+        lines += _prices(_rules(config.table.surcharges))
     for name, price in config.table.operations.items():
         shown = _operation(config, name, price)
         lines.append(f"{shown.pop('title')} ({name})")
@@ -71,8 +78,10 @@ def _prices(shown: dict[str, Any]) -> list[str]:
     for name, value in shown.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             for rule in value:
-                when = ", ".join(f"{k} {v}" for k, v in (rule["when"] or {}).items()) or "otherwise"
-                lines.append(f"  {name:<22} {rule['price']}  ({when})")
+                when = ", ".join(f"{k} {v}" for k, v in (rule["when"] or {}).items())
+                beyond = "".join(f", beyond {count}: {price}" for count, price in rule.get("beyond", {}).items())
+                otherwise = "otherwise" if len(value) > 1 else ""
+                lines.append(f"  {name:<22} {rule['price']}{beyond}  ({when or otherwise})".removesuffix("  ()"))
         else:
             lines.append(f"  {name:<22} {'–'.join(value) if isinstance(value, list) else value}")
     return [*lines, ""]

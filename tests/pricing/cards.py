@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from pricing.document import Document
-from pricing.meters import METERS, TOKEN_WHOLES, parts_of
+from pricing.meters import METERS, TOKEN_WHOLES, within
 from pricing.parsing import parse_model_price, price_table
 from pricing.table import ModelPrice, Price, RateCard
 
@@ -48,7 +48,7 @@ quantities: st.SearchStrategy[int] = st.integers(0, 30) | st.integers(0, 10**7)
 def cards(draw: st.DrawFn) -> RateCard:
     """Draw a card that prices tokens: the wholes, any of their parts, perhaps a price a request."""
     prices = {name: draw(unit_prices) for name in TOKEN_WHOLES}
-    for name in (*(part for whole in TOKEN_WHOLES for part in parts_of(whole)), "request"):
+    for name in (*(part for whole in TOKEN_WHOLES for part in within(whole)), "request"):
         if draw(st.booleans()):
             prices[name] = draw(unit_prices)
     return exact_card(prices)
@@ -60,7 +60,8 @@ def usages(draw: st.DrawFn) -> dict[str, int]:
     usage = {"request": 1}
     for whole in TOKEN_WHOLES:
         usage[whole] = draw(quantities)
-        for part in parts_of(whole):
-            if draw(st.booleans()):
-                usage[part] = min(draw(quantities), usage[whole])
+        for part in within(whole):
+            around = METERS[part].whole or whole
+            if around in usage and draw(st.booleans()):
+                usage[part] = min(draw(quantities), usage[around])
     return usage

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pricing.document import Document
 from pricing.errors import ConfigError
-from pricing.parsing import parse_operation_price, parse_price, price_table
+from pricing.parsing import parse_operation_price, parse_rules, price_table
 from pricing.rating import affordable_output, quote, rate
 from pricing.table import OperationPrice, PriceTable, RateCard
 from tests.pricing.cards import model_price, properties
@@ -27,7 +27,7 @@ def operation(text: str, name: str = "edit") -> OperationPrice:
 def table(model: str = TOKENS, changes: str | None = None, **surcharges: str) -> PriceTable:
     lines = "\n".join(f"{meter}: {price}" for meter, price in surcharges.items()) or "{}"
     found = {
-        meter: parse_price(node, meter, Decimal("0.01"))
+        meter: parse_rules(node, meter, Decimal("0.01"))
         for meter, node in Document("prices.yaml", lines, {}).root().members().items()
     }
     operations = {} if changes is None else {"edit": operation(changes)}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.meters import METERS, TOKEN_WHOLES, parts_of
+from pricing.meters import METERS, TOKEN_WHOLES, parts_of, within
 from pricing.usage import impossible
 from tests.pricing.cards import TOKENS, properties, usages
 
@@ -17,34 +17,46 @@ VOCABULARY = [
     "request", "input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
     "input_audio_tokens", "output_audio_tokens", "input_image_tokens", "output_image_tokens", "image", "audio_second",
     "video_second", "character", "web_search", "web_page", "rerank_unit",
+    # What providers charge by beside these.
+    "cached_audio_tokens", "cached_image_tokens", "cache_write_1h_tokens", "cache_write_audio_tokens",
+    "input_video_tokens", "output_video_tokens", "input_image", "pixel", "input_audio_second", "input_video_second",
+    "map_search", "page", "session",
 ]  # fmt: skip
 
 
 def test_vocabulary() -> None:
-    """The meters are those of the public contract, each under its own name."""
+    """The meters are those of the public contract and a few more, each under its own name."""
     assert sorted(METERS) == sorted(VOCABULARY)
     assert all(name == meter.name for name, meter in METERS.items())
 
 
 def test_containment() -> None:
-    """Cached, written, audio and image tokens are input; reasoning, audio and image tokens are output."""
+    """Cached, written, audio, image and video tokens are input; reasoning, audio, image and video tokens are output."""
     assert set(parts_of("input_tokens")) == {
         "cached_input_tokens",
         "cache_write_tokens",
         "input_audio_tokens",
         "input_image_tokens",
+        "input_video_tokens",
     }
-    assert set(parts_of("output_tokens")) == {"reasoning_tokens", "output_audio_tokens", "output_image_tokens"}
+    assert set(parts_of("cached_input_tokens")) == {"cached_audio_tokens", "cached_image_tokens"}
+    assert set(parts_of("cache_write_tokens")) == {"cache_write_1h_tokens", "cache_write_audio_tokens"}
+    assert set(within("output_tokens")) == {
+        "reasoning_tokens",
+        "output_audio_tokens",
+        "output_image_tokens",
+        "output_video_tokens",
+    }
 
 
-def test_one_level() -> None:
-    """Every part has one whole, which is itself part of nothing and measured in the same unit."""
+def test_parts() -> None:
+    """Every part has one whole, measured in the same unit, within one of the two that all tokens are of."""
     for meter in METERS.values():
         if meter.whole is not None:
-            assert METERS[meter.whole].whole is None
             assert METERS[meter.whole].token == meter.token
             assert meter.name in parts_of(meter.whole)
-        if meter.name not in TOKEN_WHOLES:
+            assert any(meter.name in within(whole) for whole in TOKEN_WHOLES)
+        elif meter.name not in TOKEN_WHOLES:
             assert parts_of(meter.name) == ()
 
 
@@ -116,4 +128,4 @@ def test_one_bad_figure_spoils_all(usage: dict[str, int], name: str, quantity: i
 @given(usages(), st.sampled_from([name for name in TOKENS if METERS[name].whole]), st.integers(1, 1000))
 def test_part_above_whole(usage: dict[str, int], part: str, excess: int) -> None:
     """A part above its whole makes the whole usage impossible."""
-    assert impossible({**usage, part: usage[str(METERS[part].whole)] + excess}) is not None
+    assert impossible({**usage, part: usage.get(str(METERS[part].whole), 0) + excess}) is not None

@@ -7,7 +7,7 @@ from fractions import Fraction
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pricing.meters import METERS, TOKEN_WHOLES, parts_of
+from pricing.meters import METERS, TOKEN_WHOLES, within
 from pricing.rating import affordable_output, quote, rate
 from pricing.table import RateCard
 from tests.pricing.cards import TOKENS, cards, exact_card, properties, quantities, unit_prices, usages
@@ -33,8 +33,8 @@ def test_every_token_is_billed_once(card: RateCard, usage: dict[str, int]) -> No
     """The lines of a whole and of its parts add up to the whole, however its parts overlap."""
     billed = {line.meter: line.quantity for line in rate(card, usage).lines}
     for whole in TOKEN_WHOLES:
-        assert sum(billed.get(name, 0) for name in (whole, *parts_of(whole))) == usage[whole]
-        for part in parts_of(whole):
+        assert sum(billed.get(name, 0) for name in (whole, *within(whole))) == usage[whole]
+        for part in within(whole):
             assert billed.get(part, 0) <= usage.get(part, 0)
 
 
@@ -43,14 +43,27 @@ def test_every_token_is_billed_once(card: RateCard, usage: dict[str, int]) -> No
 def test_a_part_is_billed_as_itself(card: RateCard, usage: dict[str, int]) -> None:
     """A part that overlaps with no other is billed in full, at its own price or within its whole."""
     for whole in TOKEN_WHOLES:
-        for part in parts_of(whole):
-            alone = {whole: usage[whole], part: usage.get(part, 0)}
+        for part in within(whole):
+            around = _around(part)
+            used = usage.get(part, 0)
+            alone = {whole: usage[whole], **dict.fromkeys(around, used), part: used}
             billed = {line.meter: line.quantity for line in rate(card, alone).lines}
-            if part in card.prices:
-                assert billed.get(part, 0) == alone[part]
-                assert billed.get(whole, 0) == alone[whole] - alone[part]
-            else:
-                assert billed.get(whole, 0) == alone[whole]
+            # Its own price, else that of the smallest priced whole around it.
+            taker = next((name for name in (part, *around) if name in card.prices), whole)
+            assert billed.get(whole, 0) == alone[whole] - (used if taker != whole else 0)
+            if taker != whole:
+                assert billed.get(taker, 0) == used
+
+
+def _around(part: str) -> list[str]:
+    """The meters that contain a part, and are parts themselves, from the smallest."""
+    whole = str(METERS[part].whole)
+    return [] if METERS[whole].whole is None else [whole, *_around(whole)]
+
+
+def _root(name: str) -> str:
+    whole = METERS[name].whole
+    return name if whole is None else _root(whole)
 
 
 @properties
@@ -58,7 +71,7 @@ def test_a_part_is_billed_as_itself(card: RateCard, usage: dict[str, int]) -> No
 def test_more_usage_never_costs_less(card: RateCard, usage: dict[str, int], name: str, more: int) -> None:
     """Further tokens of any kind, counted in their whole too, never make a call cheaper, whatever the prices."""
     larger = dict(usage)
-    for meter in {name, METERS[name].whole or name}:
+    for meter in {name, *(_around(name) if METERS[name].whole else []), _root(name)}:
         larger[meter] = usage.get(meter, 0) + more
     assert rate(card, larger).total >= rate(card, usage).total
 
@@ -70,14 +83,16 @@ def test_a_discount_never_costs_more(data: st.DataObject, usage: dict[str, int],
 
     Prices are whole nanocredits a token here: with fractions each line may round by half a nanocredit.
     """
-    whole = str(METERS[part].whole)
+    whole = _root(part)
     most = data.draw(st.integers(0, 10**9))
     card = exact_card({
         **{name: Fraction(1) for name in TOKEN_WHOLES},
         whole: Fraction(most),
         part: Fraction(data.draw(st.integers(0, most))),
     })  # fmt: skip
-    larger = {**usage, part: min(usage.get(part, 0) + more, usage[whole])}
+    larger = dict(usage)
+    for meter in [*reversed(_around(part)), part]:
+        larger[meter] = min(usage.get(meter, 0) + more, larger[str(METERS[meter].whole)])
     assert rate(card, larger).total <= rate(card, usage).total
 
 
@@ -104,7 +119,7 @@ def test_a_quote_is_tight(card: RateCard, usage: dict[str, int]) -> None:
     bound = {name: usage[name] for name in ("request", *TOKEN_WHOLES)}
     exact = Fraction(card.prices["request"].text) if "request" in card.prices else Fraction(0)
     for whole in TOKEN_WHOLES:
-        family = [name for name in (whole, *parts_of(whole)) if name in card.prices]
+        family = [name for name in (whole, *within(whole)) if name in card.prices]
         exact += usage[whole] * max(Fraction(card.prices[name].text) for name in family)
     assert exact <= quote(card, bound).total < exact + 1 + len(card.prices)
 

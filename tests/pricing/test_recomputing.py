@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing.conditions import ATTRIBUTES, TIME
 from pricing.errors import NotKept, UnpricedModel, UnreadableTable
 from pricing.meters import METERS
-from pricing.parsing import ATTRIBUTES, price_table
+from pricing.parsing import price_table
 from pricing.rating import rate
 from pricing.receipt import LineItem
 from pricing.recomputing import UsedCall, differences, rerate
-from pricing.table import Bound, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules
+from pricing.table import Bound, Factor, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules
 from pricing.versions import kept_table
 from tests.pricing.cards import model_price, properties, unit_prices, usages
 
@@ -29,13 +30,30 @@ bounds = st.none() | st.builds(Bound, texts, st.integers(0, 10**18))
 values = st.sampled_from(["flex", "auto", "high", ""])
 
 
+steps = st.lists(st.tuples(st.integers(1, 10**6), prices), max_size=2, unique_by=lambda step: step[0]).map(
+    lambda found: tuple(sorted(found, key=lambda step: step[0]))
+)
+conditions = st.tuples(
+    st.dictionaries(st.sampled_from(ATTRIBUTES), values, max_size=2),
+    st.dictionaries(st.just("input_tokens"), st.sampled_from(["> 3", "> 20k", "> 1M"]), max_size=1),
+    st.dictionaries(st.just("utc"), st.sampled_from(["16:30-00:30", "00:00-01:00, 04:00-06:00"]), max_size=1),
+    st.dictionaries(st.just("days"), st.sampled_from(["mon", "sat, sun"]), max_size=1),
+).map(lambda found: tuple(pair for part in found for pair in part.items()) or (("quality", "high"),))
+factors = st.builds(
+    lambda when, text: Factor(when, Fraction(text), text), conditions, st.sampled_from(["0.5", "1.1", "0", "2"])
+)
+times = st.sampled_from(["mon 00:00", "sat 16:30", "sun 00:29", "tue 12:00"])
+
+
 @st.composite
 def rules(draw: st.DrawFn, least: int) -> Rules:
     """Draw prices of meters, some with conditions, the last always without."""
     chosen = draw(st.lists(st.sampled_from(list(METERS)), min_size=least, unique=True))
-    conditions = st.dictionaries(st.sampled_from(ATTRIBUTES), values, min_size=1).map(lambda when: tuple(when.items()))
     return {
-        meter: (*draw(st.lists(st.builds(Rule, conditions, prices), max_size=2)), Rule((), draw(prices)))
+        meter: (
+            *draw(st.lists(st.builds(Rule, conditions, prices, steps), max_size=2)),
+            Rule((), draw(prices), draw(steps)),
+        )
         for meter in chosen
     }
 
@@ -43,7 +61,10 @@ def rules(draw: st.DrawFn, least: int) -> Rules:
 @st.composite
 def tables(draw: st.DrawFn) -> PriceTable:
     """Draw a table of a model or two, operations, and surcharges."""
-    models = {name: ModelPrice(name, draw(rules(1)), draw(bounds), draw(bounds)) for name in ("fast", "smart")}
+    models = {
+        name: ModelPrice(name, draw(rules(1)), draw(bounds), draw(bounds), tuple(draw(st.lists(factors, max_size=2))))
+        for name in ("fast", "smart")
+    }
     operations, matching = {}, {}
     for name in draw(st.lists(texts, max_size=3, unique=True)):
         factor = draw(st.none() | st.decimals(0, 1000, places=3))
@@ -53,7 +74,9 @@ def tables(draw: st.DrawFn) -> PriceTable:
             name, draw(rules(0)), draw(bounds), draw(bounds), exact, written, draw(st.booleans())
         )
         matching[name] = draw(st.none() | st.lists(st.none() | texts | st.lists(texts), max_size=3))
-    surcharges = draw(st.dictionaries(st.sampled_from(["web_search", "web_page", "image"]), prices))
+    surcharges = {
+        meter: chosen for meter, chosen in draw(rules(0)).items() if not METERS[meter].token and not METERS[meter].flat
+    }
     return price_table(models, operations, surcharges, matching)
 
 
@@ -67,12 +90,13 @@ def test_a_table_is_read_back_as_it_was(table: PriceTable) -> None:
 
 
 @properties
-@given(tables(), usages(), st.booleans(), st.dictionaries(st.sampled_from(ATTRIBUTES), values), st.data())
+@given(tables(), usages(), st.booleans(), st.dictionaries(st.sampled_from(ATTRIBUTES), values), times, st.data())
 def test_any_call_recomputes_to_itself(
-    table: PriceTable, usage: dict[str, int], answered: bool, attributes: dict[str, str], data: st.DataObject
+    table: PriceTable, usage: dict[str, int], answered: bool, attributes: dict[str, str], time: str, data: st.DataObject
 ) -> None:
     """Under any table that was kept, whatever it used; and if anything of it were different, that would be said."""
     operation = data.draw(st.sampled_from([None, *table.operations]))
+    attributes |= {TIME: time}
     usage |= {"web_search": 3, "image": 2, "audio_second": Decimal("1.5")}  # type: ignore[dict-item]
     rating = rate(table.card("fast", operation, attributes), usage, answered=answered)
     call = UsedCall("fast", operation, usage, attributes, answered)

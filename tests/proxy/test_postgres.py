@@ -145,9 +145,7 @@ async def test_workers_end_with_whoever_started_them(pair: Server) -> None:
     assert until(lambda: not any(map(_lives, workers)), 10)
 
 
-def test_workers_told_to_stop_before_all_serve_have_not_failed(
-    server: _Factory, postgres: str, tmp_path: Path
-) -> None:
+def test_workers_told_to_stop_before_all_serve_have_not_failed(server: _Factory, postgres: str, tmp_path: Path) -> None:
     """The exit code is 0, and nobody is left."""
     starting = server("serve", "--workers", "2", FAREBOX_DATABASE_URL=own_database(postgres, str(tmp_path)))
     starting.launch()
