@@ -209,7 +209,9 @@ def price_table(
     }
     text = json.dumps(content, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return PriceTable(f"prices_{digest[:16]}", text, dict(models), dict(operations), dict(surcharges))
+    return PriceTable(
+        f"prices_{digest[:16]}", text, dict(models), dict(operations), dict(surcharges), dict(matching or {})
+    )
 
 
 def _content(price: ModelPrice | OperationPrice) -> dict[str, object]:
