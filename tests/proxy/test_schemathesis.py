@@ -174,6 +174,7 @@ def test_what_was_never_made_is_not_found(shared: Server, victim: Caller, digit:
         "key": "key_" + own,
         "member": "acct_" + digit * 16,
         "name": "-",
+        "version": "prices_" + digit * 16,
     }
     for key, secret in (("admin", ADMIN_KEY), ("caller", victim.key)):
         for method, path in _each(key):
