@@ -43,14 +43,14 @@ def routes(services: Services) -> list[Route]:
 
     async def models(request: Request) -> Response:
         await identify(services, headers_of(request.scope))
-        data = [_model_object(model) for model in services.config.models.values() if model.upstream.on]
+        data = [_model_object(model) for model in services.config.models.values() if model.on]
         return JSON({"object": "list", "data": data})
 
     async def model(request: Request) -> Response:
         await identify(services, headers_of(request.scope))
         name = request.path_params["name"]
         found = services.config.models.get(name)
-        if found is None or not found.upstream.on:
+        if found is None or not found.on:
             raise ApiError(404, "model_not_found", f"There is no model `{name[:80]}` here", param="model")
         return answer(_model_object(found))
 

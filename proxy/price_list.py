@@ -60,9 +60,15 @@ def price_list(config: Config) -> str:
     credit = config.credit
     lines = [f"Prices {config.table.version}, in {credit.plural} (1 {credit.name} = ${credit.usd})", ""]
     for name, model in config.models.items():
-        off = "" if model.upstream.on else f"  (off: upstream {model.upstream.name} has no api_key)"
+        off = "" if model.on else f"  (off: upstream {model.upstream.name} has no api_key)"
         lines.append(f"{model.title} ({name}){off}")
         lines += _prices(rules_object(model.price.rules, model.price.least, model.price.most))
+        for target in model.targets:
+            if target.price.model not in (name, *config.models):
+                lines.append(f"{model.title} ({name}), answered by {target.name}")
+                lines += _prices(rules_object(target.price.rules, target.price.least, target.price.most))
+            elif target.price.model != name:
+                lines += [f"{model.title} ({name}), answered by {target.name}: as {target.price.model}", ""]
     if config.table.surcharges:
         lines += ["Surcharges, on any call"]
         lines += _prices(_rules(config.table.surcharges))

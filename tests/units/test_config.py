@@ -157,7 +157,7 @@ def test_forward_headers() -> None:
 def test_output_tokens_of_a_known_model() -> None:
     """Without a figure of the operator's the published one bounds the output, and is not sent."""
     model = fast(name="gpt-4.1-mini")
-    assert (model.max_output_tokens, model.enforce, model.hold_output_tokens) == (32768, False, 32768)
+    assert (model.max_output_tokens, model.targets[0].enforce, model.hold_output_tokens) == (32768, False, 32768)
     assert model.max_input_tokens == 1_047_576
     assert config(upstream=OPENAI, name="gpt-4.1-mini").warnings == ()
 
@@ -165,7 +165,7 @@ def test_output_tokens_of_a_known_model() -> None:
 def test_output_tokens_of_an_unknown_model() -> None:
     """Of a model that nobody publishes 16,384 are enforced, with a warning that names it."""
     model = fast()
-    assert (model.max_output_tokens, model.enforce, model.hold_output_tokens) == (16384, True, 16384)
+    assert (model.max_output_tokens, model.targets[0].enforce, model.hold_output_tokens) == (16384, True, 16384)
     assert model.max_input_tokens is None
     assert [
         "fast" in warning and "16384" in warning for warning in config(upstream=OPENAI, name="unheard-of").warnings
@@ -175,7 +175,7 @@ def test_output_tokens_of_an_unknown_model() -> None:
 def test_output_tokens_as_written() -> None:
     """The operator's figure is enforced; what is held without the caller's limit follows it or is less."""
     model = fast("max_output_tokens: 8192", name="gpt-4.1-mini")
-    assert (model.max_output_tokens, model.enforce, model.hold_output_tokens) == (8192, True, 8192)
+    assert (model.max_output_tokens, model.targets[0].enforce, model.hold_output_tokens) == (8192, True, 8192)
     assert fast("max_output_tokens: 8192, hold_output_tokens: 1000").hold_output_tokens == 1000
     for member in ("hold_output_tokens: 8193", "min_output_tokens: 8193", "min_output_tokens: 0"):
         with pytest.raises(ConfigError):
@@ -226,7 +226,7 @@ def test_model_defaults() -> None:
 
 def test_model_target() -> None:
     """What follows the first slash is the upstream's own name of the model, slashes and colons included."""
-    assert fast(name="meta/llama-3:70b").upstream_model == "meta/llama-3:70b"
+    assert fast(name="meta/llama-3:70b").targets[0].model == "meta/llama-3:70b"
 
 
 @pytest.mark.parametrize(
