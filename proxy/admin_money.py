@@ -15,11 +15,12 @@ from ledger.audit import audit
 from ledger.errors import UnknownAccount, UnknownGrant, UnknownHold
 from ledger.outcomes import RefundRefused
 from pricing.amounts import format_credits
+from pricing.versions import kept_table
 from proxy.admin_commands import Admin
 from proxy.credits import grant_object
 from proxy.errors import ApiError, bad_request
 from proxy.ids import account_id, object_id, parse_object
-from proxy.journal import ActionRow
+from proxy.journal import ActionRow, PriceChangeRow
 from proxy.jsonapi import MOST_REASON, answer, page, read_fields, read_page, timestamp
 from proxy.keeper import Keeper
 from proxy.price_list import prices_object
@@ -45,6 +46,8 @@ def routes(services: Services, keeper: Keeper | None) -> list[Route]:
         Route("/admin/v1/actions", handlers.actions, methods=["GET"]),
         Route("/admin/v1/audit", handlers.audit, methods=["GET"]),
         Route("/admin/v1/prices", handlers.prices, methods=["GET"]),
+        Route("/admin/v1/prices/changes", handlers.price_changes, methods=["GET"]),
+        Route("/admin/v1/prices/versions/{version}", handlers.price_version, methods=["GET"]),
         Route("/admin/v1/prices/reload", handlers.command(handlers.reload), methods=["POST"]),
     ]
 
@@ -227,17 +230,60 @@ class _Money(Admin):
             "effective_at": timestamp(keeper.effective_at) if keeper else None,
             "last_error": keeper.last_error if keeper else None,
         }
-        return answer({**shown, **prices_object(config)})
+        upcoming = [] if keeper is None else keeper.upcoming
+        shown["upcoming"] = [
+            {"effective_from": timestamp(begins), "version": table.version} for begins, table in upcoming
+        ]
+        return answer({**shown, **prices_object(config.table, config.operations)})
+
+    async def price_changes(self, request: Request) -> Response:
+        await self._allow(request)
+        limit, after = read_page(request)
+        rows = await self._services.journal.price_changes(limit + 1, _number(after) if after else None)
+        return page([_price_change(row) for row in rows], limit)
+
+    async def price_version(self, request: Request) -> Response:
+        await self._allow(request)
+        version = request.path_params["version"]
+        content = (await self._services.journal.price_contents([version])).get(version)
+        if content is None:
+            raise ApiError(404, "not_found", "No such version of the prices was ever in force")
+        shown = prices_object(kept_table(version, content), self._services.config.operations)
+        return answer({"object": "prices.version", "version": version, **shown})
 
     async def reload(self, request: Request) -> Response:
         await self._allow(request)
         if self._keeper is None:
             raise ApiError(409, "not_serving", "There is no running server whose config could be reloaded")
-        problem = await self._keeper.reload()
+        problem = await self._keeper.reload("admin, by POST /admin/v1/prices/reload")
         if problem is not None:
             raise bad_request(f"The config is not in force, the one before it still is: {problem}", status=422)
         await self._note(request, "prices.reload", None, None)
         return await self.prices(request)
+
+
+def _number(after: str) -> int:
+    if not after.removeprefix("change_").isdigit():
+        raise bad_request("`after` is the id of the last change seen, such as change_7", "after", status=422)
+    return min(int(after.removeprefix("change_")), 2**62)
+
+
+def _price_change(row: PriceChangeRow) -> dict[str, Any]:
+    said = dict(json.loads(row.words))
+    return {
+        "object": "prices.change",
+        "id": f"change_{row.change_id}",
+        "at": timestamp(row.at),
+        "actor": row.actor,
+        "steps": [
+            {
+                "effective_from": timestamp(begins) if begins else None,
+                "version": version,
+                "changes": said.get(begins, []),
+            }
+            for begins, version in json.loads(row.steps)
+        ],
+    }
 
 
 def _action_object(row: ActionRow) -> dict[str, Any]:

@@ -194,7 +194,11 @@ def check(file: str | None, as_json: bool) -> None:
 
     config = read_config(file)
     if as_json:
-        click.echo(json.dumps({"object": "prices", "version": config.table.version, **prices_object(config)}))
+        click.echo(
+            json.dumps(
+                {"object": "prices", "version": config.table.version, **prices_object(config.table, config.operations)}
+            )
+        )
     else:
         click.echo(price_list(config))
 

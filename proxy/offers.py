@@ -31,8 +31,8 @@ async def offers_of(
     """Find who may answer a call, in the order in which they are asked; at least one.
 
     What an upstream is counts before what the request says. Where a price depends on the time, it is the account's own.
-    Who has no price for what the call asks for is left out: a tier above the usual ones, or a web search. Raises
-    ApiError 400 naming it where that leaves nobody, and LedgerError where the time is not to be had.
+    Who has no price is left out, as is who has none for what the call asks for: a tier above the usual ones, or a web
+    search. Raises ApiError 400 naming it where that leaves nobody, and LedgerError where the time is not to be had.
     """
     found: list[Offer] = []
     problem: ApiError | None = None
@@ -40,6 +40,9 @@ async def offers_of(
     tier = call.attributes.get("service_tier", "")
     for target in model.answering:
         name, upstream = target.price.model, target.upstream
+        if name not in table.models:
+            # The prices in force may be others than those of the file that names who answers.
+            continue
         if tier and tier not in TIERS and not table.asks_for(name, operation, "service_tier", tier):
             problem = problem or unpriced_tier()
             continue

@@ -23,6 +23,13 @@ from proxy.openapi_schemas import (
 __all__ = ["admin_schemas"]
 
 
+_TABLE: dict[str, Schema] = {
+    "models": map_of(ref("PriceList")),
+    "operations": map_of({"type": "object"}),
+    "surcharges": map_of(ref("MeterPrice")),
+}
+
+
 def admin_schemas() -> dict[str, Schema]:
     """List the schemas of administration, by name."""
     return {**_administration(), **_commands()}
@@ -155,9 +162,19 @@ def _administration() -> dict[str, Schema]:
             version=TEXT,
             effective_at=or_null(TIME),
             last_error=or_null(TEXT),
-            models=map_of(ref("PriceList")),
-            operations=map_of({"type": "object"}),
-            surcharges=map_of(TEXT),
+            upcoming=list_of(answered(None, "What comes into force later.", effective_from=TIME, version=TEXT)),
+            **_TABLE,
+        ),
+        "PriceVersion": answered("prices.version", "A price table that was kept.", version=TEXT, **_TABLE),
+        "PriceChange": answered(
+            "prices.change",
+            "That prices were changed; steps: what came into force, when (null: at once), and what that changed.",
+            id=TEXT,
+            at=TIME,
+            actor=TEXT,
+            steps=list_of(
+                answered(None, "A table.", effective_from=or_null(TIME), version=TEXT, changes=list_of(TEXT))
+            ),
         ),
         "Audit": answered(
             "audit",

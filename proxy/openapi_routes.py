@@ -299,6 +299,8 @@ _ADMINISTRATION = (
     _admin("get", "/orphans", "list_orphans", "List calls whose process died.", "Orphan", listed=True),
     _admin("get", "/actions", "list_actions", "List what operators did.", "Action", listed=True),
     _admin("get", "/prices", "get_prices", "Show the price table in force.", "Prices"),
+    _admin("get", "/prices/changes", "list_price_changes", "List changes of prices.", "PriceChange", listed=True),
+    _admin("get", "/prices/versions/{version}", "get_price_version", "Show any table that was kept.", "PriceVersion"),
     _admin("post", "/prices/reload", "reload_prices", "Read the config again.", "Prices"),
     _admin("get", "/audit", "audit", "Prove that the books add up.", "Audit"),
 )

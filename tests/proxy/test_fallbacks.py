@@ -38,6 +38,10 @@ models:
   gone:  {{upstream: [gone/first-1, main/third-1], max_output_tokens: 1000, price: *price}}
   skips: {{upstream: [off/first-1, main/other-1], max_output_tokens: 1000, price: *price}}
   off:   {{upstream: [off/first-1, off/third-1], max_output_tokens: 1000, price: *price}}
+  looks:
+    upstream: [main/first-1, {{upstream: main/second-1, price: {{request: 1, web_search: 2}}}}]
+    max_output_tokens: 1000
+    price: *price
   other: {{upstream: main/other-1, max_output_tokens: 1000, price: {{input_tokens: 10 / 1k, output_tokens: 30 / 1k}}}}
 operations:
   run:   {{per: run, min: 0.02, max: 100}}
@@ -226,6 +230,17 @@ def test_calls_of_a_run_are_priced_by_who_answered(upstream: Upstream, caller: C
     assert [caller.receipt(each)["total"] for each in (first, second)] == ["0.41", "0.041"]
     least = caller.post(body, X_Farebox_Operation="least")
     assert caller.receipt(least)["total"] == "0.5"
+
+
+def test_who_has_no_price_for_a_search_is_not_asked(upstream: Upstream, caller: Caller) -> None:
+    """Who has one answers at once; where nobody has, it is refused before any hold."""
+    _scripted(upstream, {})
+    assert caller.receipt(caller.chat("looks", web_search_options={}))["total"] == "3"
+    assert caller.receipt(caller.chat("looks"))["total"] == EXACT
+    assert _asked(upstream) == ["second-1", "first-1"]
+    refused = caller.chat("same", web_search_options={})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "web_search_options")
+    assert len(upstream.received) == 2
 
 
 @_STREAMS
