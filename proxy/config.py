@@ -76,11 +76,6 @@ class ModelConfig:
     price: ModelPrice
 
     @property
-    def answering(self) -> tuple[Target, ...]:
-        """Those whose upstream is on."""
-        return tuple(target for target in self.targets if target.upstream.on)
-
-    @property
     def on(self) -> bool:
         """Whether anybody can answer."""
         return any(target.upstream.on for target in self.targets)
@@ -126,7 +121,9 @@ class Config:
     def offers(self, model: ModelConfig) -> bool:
         """Whether a model can be called: the prices in force have one for it, and for somebody who can answer."""
         models = self.table.models
-        return model.name in models and any(target.price.model in models for target in model.answering)
+        return model.name in models and any(
+            target.upstream.on and target.price.model in models for target in model.targets
+        )
 
     def under(self, table: PriceTable) -> Config:
         """The same with another table in force."""

@@ -24,6 +24,11 @@ class Offer:
     attributes: Attributes
     card: RateCard
 
+    def priced_as(self, model: str) -> str | None:
+        """The entry of the price table that prices it, None where that is the model's."""
+        name = self.target.price.model
+        return None if name == model else name
+
 
 async def offers_of(
     table: PriceTable, ledger: Ledger, account: int, call: ChatCall, model: ModelConfig, operation: str | None
@@ -38,10 +43,10 @@ async def offers_of(
     problem: ApiError | None = None
     time: Mapping[str, str] = {}
     tier = call.attributes.get("service_tier", "")
-    for target in model.answering:
+    for target in model.targets:
         name, upstream = target.price.model, target.upstream
-        if name not in table.models:
-            # The prices in force may be others than those of the file that names who answers.
+        # The prices in force may be others than those of the file that names who answers.
+        if not upstream.on or name not in table.models:
             continue
         if tier and tier not in TIERS and not table.asks_for(name, operation, "service_tier", tier):
             problem = problem or unpriced_tier()
@@ -51,7 +56,7 @@ async def offers_of(
             time = time or {TIME: moment(await ledger.time_of(account))}
             attributes = {**attributes, **time}
         card = table.card(name, operation, attributes)
-        missing = next((meter for meter in call.needs if not card.covers(meter)), None)
+        missing = next((meter for meter in call.needs if not card.covers(meter)), None) if call.needs else None
         if missing is None:
             found.append(Offer(target, attributes, card))
         else:

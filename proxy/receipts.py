@@ -70,9 +70,8 @@ class CallMemo:
 
     def answered_by(self, offer: Offer) -> CallMemo:
         """The memo of the same call, answered by this one."""
-        target = offer.target
-        priced_as = None if target.price.model == self.model else target.price.model
-        return replace(self, upstream_model=target.model, priced_as=priced_as, attributes=offer.attributes)
+        model, priced_as = offer.target.model, offer.priced_as(self.model)
+        return replace(self, upstream_model=model, priced_as=priced_as, attributes=offer.attributes)
 
     def held(self) -> bytes:
         """Write the memo of a call that is running."""

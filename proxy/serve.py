@@ -131,7 +131,7 @@ class _PaidCall:
         memo = CallMemo(
             endpoint=CHAT,
             model=model.name,
-            upstream_model="",
+            upstream_model=offers[0].target.model,
             operation=operation,
             app=caller.app,
             thread=recorded_header(headers, b"x-farebox-thread"),
@@ -143,7 +143,9 @@ class _PaidCall:
             body_sha256=hashlib.sha256(body).hexdigest(),
             retry_count=_retry_count(headers),
             messages=len(call.messages),
-        ).answered_by(offers[0])
+            attributes=offers[0].attributes,
+            priced_as=offers[0].priced_as(model.name),
+        )
         terms = terms_of(call, model, offers, headers, in_payer(caller, run))
         admitted = await admit(
             services, self._config, caller, self._own_id, offers, terms, memo, call, model, run_limit, claim
