@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -23,7 +24,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamConfig:
-    """Who answers. on: whether it has what it needs; a model on an upstream that is off is not offered."""
+    """Who answers.
+
+    on: whether it has what it needs; a model on an upstream that is off is not offered. attributes: what prices may
+    depend on and every call of it has, whatever the request says.
+    """
 
     name: str
     kind: str
@@ -33,6 +38,7 @@ class UpstreamConfig:
     timeouts: Timeouts = Timeouts()
     forward_headers: tuple[str, ...] = ()
     on: bool = True
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_url(node: Node, schemes: tuple[str, ...]) -> str:
@@ -57,9 +63,9 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
         raise kind_node.error("`litellm` is not supported by this release; use `kind: openai`")
     kind = kind_node.choice(("openai", "demo"))
     if kind == "demo":
-        node.fields(("kind",))
-        return UpstreamConfig(name, kind, output_limit="max_completion_tokens")
-    fields = node.fields(("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers"))
+        fields = node.fields(("kind", "attributes"))
+        return UpstreamConfig(name, kind, output_limit="max_completion_tokens", attributes=_attributes(fields))
+    fields = node.fields(("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers", "attributes"))
     if "base_url" not in fields:
         raise node.error('`base_url:` is missing; add e.g. base_url: "https://api.openai.com/v1"')
     base_url = parse_url(fields["base_url"], ("http", "https")).rstrip("/")
@@ -86,7 +92,17 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
         forward_headers=_headers(fields["forward_headers"]) if "forward_headers" in fields else (),
         # Without `api_key` there is nothing to send, as with a local model; written and empty switches off.
         on="api_key" not in fields or bool(api_key),
+        attributes=_attributes(fields),
     )
+
+
+def _attributes(fields: Mapping[str, Node]) -> dict[str, str]:
+    if "attributes" not in fields:
+        return {}
+    found = fields["attributes"].fields(("region", "service_tier"))
+    if not found:
+        raise fields["attributes"].error("names nothing; known: region, service_tier")
+    return {name: child.text() for name, child in found.items()}
 
 
 def _timeouts(node: Node) -> Timeouts:
