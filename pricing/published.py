@@ -156,7 +156,7 @@ def _amount(sheet: _Sheet, key: str, amount: Decimal) -> None:
         above -= 1
     cells = sheet.cells.setdefault(meter, {})
     cell = (above, TIERS.get(match["tier"] or "", ""))
-    before = cells.get(cell, 0)
+    before = cells.get(cell, Decimal(0))
     if before and amount and before != amount:
         raise UnreadablePrice(key, f"says another price of {meter} than a field before it")
     cells[cell] = before or _sane(key, meter, amount)

@@ -12,10 +12,11 @@ from ledger.rules import Rules
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
 from pricing.meters import INPUT
-from pricing.parsing import parse_model_price, price_table
+from pricing.parsing import price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
 from proxy.buckets import BucketConfig, parse_buckets
 from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges, unreachable
+from proxy.costs import parse_price_and_cost
 from proxy.credit import Credit, parse_credit
 from proxy.limits import LimitsConfig, parse_limits
 from proxy.plans import PlanConfig, Signup, off_price, parse_plans, parse_signup, plans_by_model
@@ -58,7 +59,8 @@ class ModelConfig:
     """What callers may ask for. Token figures are per choice.
 
     max_output_tokens: the most that can come back; enforce: whether the upstream must be told so.
-    max_input_tokens: the provider's published limit, if known.
+    max_input_tokens: the provider's published limit, if known. cost: what the provider charges, in nanodollars, where
+    that is known.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ModelConfig:
     part_tokens: Mapping[str, int]
     on_leave: str
     price: ModelPrice
+    cost: ModelPrice | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,7 @@ def _model(
         "part_tokens",
         "on_leave",
         "price",
+        "cost",
     )
     fields = node.fields(known)
     for key in ("upstream", "price"):
@@ -242,7 +246,7 @@ def _model(
             )
     upstream, upstream_model = _target(fields["upstream"], upstreams)
     published = published_model(upstream_model) if upstream.kind == "openai" else PublishedModel()
-    price = parse_model_price(fields["price"], name, usd)
+    price, cost = parse_price_and_cost(name, fields, upstream, upstream_model, usd, warnings)
     sells_tokens = INPUT in price.rules
     if "max_output_tokens" in fields:
         most, enforce = fields["max_output_tokens"].integer(1, _MOST_TOKENS), True
@@ -279,6 +283,7 @@ def _model(
             else "cancel"
         ),
         price=price,
+        cost=cost,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pricing.document import Node
+from proxy.published import provider_of_host, providers
 
 __all__ = ["Timeouts", "UpstreamConfig", "parse_upstream", "parse_url"]
 
@@ -23,7 +25,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamConfig:
-    """Who answers. on: whether it has what it needs; a model on an upstream that is off is not offered."""
+    """Who answers.
+
+    on: whether it has what it needs; a model on an upstream that is off is not offered. provider: whose published
+    prices its calls cost, as the published map names it, where that is known.
+    """
 
     name: str
     kind: str
@@ -33,6 +39,7 @@ class UpstreamConfig:
     timeouts: Timeouts = Timeouts()
     forward_headers: tuple[str, ...] = ()
     on: bool = True
+    provider: str | None = None
 
 
 def parse_url(node: Node, schemes: tuple[str, ...]) -> str:
@@ -59,7 +66,7 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
     if kind == "demo":
         node.fields(("kind",))
         return UpstreamConfig(name, kind, output_limit="max_completion_tokens")
-    fields = node.fields(("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers"))
+    fields = node.fields(("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers", "provider"))
     if "base_url" not in fields:
         raise node.error('`base_url:` is missing; add e.g. base_url: "https://api.openai.com/v1"')
     base_url = parse_url(fields["base_url"], ("http", "https")).rstrip("/")
@@ -86,7 +93,17 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
         forward_headers=_headers(fields["forward_headers"]) if "forward_headers" in fields else (),
         # Without `api_key` there is nothing to send, as with a local model; written and empty switches off.
         on="api_key" not in fields or bool(api_key),
+        provider=_provider(fields["provider"]) if "provider" in fields else provider_of_host(host),
     )
+
+
+def _provider(node: Node) -> str:
+    name, known = node.text(), providers()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean `{near[0]}`?" if near else "write one such as openai, anthropic or gemini"
+        raise node.error(f"nothing is published of a provider `{name[:40]}`; {hint}")
+    return name
 
 
 def _timeouts(node: Node) -> Timeouts:
