@@ -64,13 +64,14 @@ def off_peak(key: str, value: object) -> Iterator[tuple[str, Decimal, When]]:
     whens: list[When] = []
     if "hours_utc" in value:
         whens.append(_utc(key, value["hours_utc"]))
-    for window in value.get("windows", ()):
+    windows = value.get("windows", [])
+    for window in windows if isinstance(windows, list) else [windows]:
         if not isinstance(window, Mapping) or not set(window) <= {"hours_utc", "weekdays"}:
             raise UnreadablePrice(key, "has a window that is not known")
         days = window.get("weekdays")
         when = _utc(key, window.get("hours_utc"))
         if days is not None:
-            if not all(day in range(1, 8) for day in days):
+            if not isinstance(days, list) or not days or not all(day in range(1, 8) for day in days):
                 raise UnreadablePrice(key, "has weekdays that are not 1 (Monday) to 7")
             when += (("days", ", ".join(_DAYS[day - 1] for day in sorted(days))),)
         if not when:
