@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pricing.errors import UnpricedModel
 from pricing.published import published
+from pricing.published_sizes import published_sizes, quality_and_size
 from pricing.table import ModelPrice
 
 __all__ = [
@@ -141,6 +142,8 @@ def published_price(provider: str | None, name: str) -> ModelPrice:
     and UnreadablePrice naming the field that can't be expressed.
     """
     found = _key(provider, name)
+    if found is None and (entries := _by_size(provider, name)):
+        return published_sizes(name, entries)
     if found is None:
         raise UnpricedModel(f"no price of `{name}` is published" + (f" for {provider}" if provider else ""))
     return published(name, _published()[found])
@@ -156,6 +159,18 @@ def _key(provider: str | None, name: str) -> str | None:
     if listed == provider or listed.startswith(f"{provider}-") or listed in _ALIASES.get(provider, ()):
         return name
     return None
+
+
+def _by_size(provider: str | None, name: str) -> dict[tuple[str, str], Mapping[str, object]]:
+    """The entries of a model of pictures that has one for each quality and size."""
+    found: dict[tuple[str, str], Mapping[str, object]] = {}
+    for key, entry in _published().items():
+        if key.endswith(f"/{name}") and "-x-" in key:
+            own = key if provider is None else key.removeprefix(f"{provider}/")
+            named = quality_and_size(own)
+            if named is not None and named[0] == name and (provider is None or _key(provider, own) == key):
+                found[named[1:]] = entry
+    return found
 
 
 def near_names(provider: str | None, name: str) -> list[str]:

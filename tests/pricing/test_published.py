@@ -17,6 +17,7 @@ from pricing.meters import METERS
 from pricing.parsing import price_table
 from pricing.published import dollars, published
 from pricing.published_fields import NEVER_CHARGED, TIERS
+from pricing.published_sizes import published_sizes, quality_and_size
 from pricing.table import ModelPrice, RateCard
 from pricing.versions import kept_table
 from proxy.published import litellm_folder
@@ -315,6 +316,20 @@ def test_what_is_not_understood_is_refused(said: dict[str, object], field: str) 
     with pytest.raises(UnreadablePrice) as refused:
         published("model", {**TOKENS, **said})
     assert refused.value.field == field
+
+
+def test_pictures_by_quality_and_size() -> None:
+    """Entries for each quality and size are one price; who asks for less gets what is made then, else the dearest."""
+    costs = {"hd/1024-x-1024": "0.08", "hd/1024-x-1792": "0.12", "standard/1024-x-1024": "0.04"}
+    entries = {}
+    for said, cost in costs.items():
+        named = quality_and_size(f"{said}/dall-e-3")
+        assert named is not None and named[0] == "dall-e-3"
+        entries[named[1:]] = {"mode": "image_generation", "output_cost_per_image": D(cost)}
+    price = published_sizes("dall-e-3", entries)
+    asked = [{"quality": "hd", "size": "1024x1792"}, {"quality": "hd"}, {"size": "1024x1792"}, {}, {"size": "9x9"}]
+    found = [card(price, **attributes).prices["image"].text for attributes in asked]
+    assert found == ["$0.12", "$0.08", "$0.12", "$0.04", "$0.04"]
 
 
 def test_tokens_need_both_prices() -> None:
