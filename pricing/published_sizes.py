@@ -29,8 +29,8 @@ def quality_and_size(key: str) -> tuple[str, str, str] | None:
 def published_sizes(name: str, entries: Mapping[tuple[str, str], Mapping[str, object]]) -> ModelPrice:
     """Make one price of a model's entries by quality and size, in nanodollars.
 
-    What is not asked for costs what the model makes then, where that is known, and else the dearest: a picture is
-    never sold below its cost. Raises UnreadablePrice.
+    What is not asked for costs what the model makes then, where that is known, and else the dearest: a picture of a
+    listed size is never sold below its cost. Raises UnreadablePrice.
     """
     amounts = {key: _picture(name, key[1], entry) for key, entry in entries.items()}
     exact = [
