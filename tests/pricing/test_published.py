@@ -330,6 +330,31 @@ def test_pictures_by_quality_and_size() -> None:
     asked = [{"quality": "hd", "size": "1024x1792"}, {"quality": "hd"}, {"size": "1024x1792"}, {}, {"size": "9x9"}]
     found = [card(price, **attributes).prices["image"].text for attributes in asked]
     assert found == ["$0.12", "$0.08", "$0.12", "$0.04", "$0.04"]
+    unusual = {
+        (quality, "512x512"): {"mode": "image_generation", "output_cost_per_image": D(cost)}
+        for quality, cost in (("low", "0.01"), ("high", "0.07"), ("medium", "0.03"))
+    }
+    assert card(published_sizes("model", unusual), size="512x512").prices["image"].text == "$0.07"
+
+
+def test_a_part_that_costs_what_its_whole_does() -> None:
+    """Says nothing of its own: of a long input it is as dear as the rest."""
+    entry = {
+        **TOKENS,
+        "input_cost_per_token_above_200k_tokens": D("2E-6"),
+        "input_cost_per_audio_token": TOKENS["input_cost_per_token"],
+    }
+    price = published("model", entry)
+    assert per_unit(card(price).at(200_001), "input_audio_tokens") == Fraction(2, 10**6)
+
+
+def test_two_prices_of_one_thing_are_none() -> None:
+    """Where two fields say what a second of a recording costs they must say the same."""
+    with pytest.raises(UnreadablePrice, match="`output_cost_per_second` says another price"):
+        published(
+            "model",
+            {"mode": "audio_transcription", "input_cost_per_second": D("0.1"), "output_cost_per_second": D("0.2")},
+        )
 
 
 def test_tokens_need_both_prices() -> None:
