@@ -10,7 +10,7 @@ from ledger.model import DEBT
 from ledger.ranges import packed_rows, unpack
 from ledger.seals import read_state
 
-__all__ = ["effect", "packed_balance", "packed_receipt", "packed_receipts", "packed_transfers"]
+__all__ = ["effect", "packed_balance", "packed_receipt", "packed_receipts", "packed_since", "packed_transfers"]
 
 _OF_CALL = (
     "SELECT packed FROM ledger_seal WHERE account_id = ? AND packed IS NOT NULL AND first_hold <= ? AND last_hold >= ?"
@@ -86,6 +86,23 @@ def _merged(reader: Reader, ranges: list[Row], after: tuple[int, int] | None) ->
         for row in packed[1]:
             if (-row[1], -account) > beyond:
                 heapq.heappush(found, ((-row[1], -account), row))
+    while found:
+        yield heapq.heappop(found)[1]
+
+
+def packed_since(reader: Reader, account_id: int, first: int) -> Iterator[Row]:
+    """Walk through an account's packed receipts of calls from an id on, oldest first."""
+    ranges = [each for each in reader.rows(_RANGES, account_id, account_id, -_ALL, _ALL) if each[3] >= first]
+    found: list[tuple[int, Row]] = []
+    for account, to_id, oldest, _ in sorted(ranges, key=lambda each: int(each[2])):
+        # No later range has what comes before this one's first.
+        while found and found[0][0] < oldest:
+            yield heapq.heappop(found)[1]
+        packed = packed_rows(reader, account, to_id)
+        assert packed is not None
+        for row in packed[1]:
+            if row[1] >= first:
+                heapq.heappush(found, (row[1], row))
     while found:
         yield heapq.heappop(found)[1]
 

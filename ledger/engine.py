@@ -116,11 +116,7 @@ def _available(book: Book, now: int) -> int:
 
 
 def _overdraft_limit(book: Book, rules: Rules) -> int:
-    """The account's own, or else its plan's."""
-    if book.overdraft_limit is not None:
-        return book.overdraft_limit
-    plan = rules.plans.get(book.plan) if book.plan is not None else None
-    return 0 if plan is None else plan.overdraft_limit
+    return rules.overdraft_limit(book.overdraft_limit, book.plan)
 
 
 def _expiry(given: int | None, bucket: str, rules: Rules, now: int) -> int:

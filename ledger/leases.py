@@ -74,14 +74,20 @@ class LeaseOwnership:
         self._take()
         return False
 
-    def orphans(self) -> tuple[list[int], list[Orphan]]:
+    def _others(self) -> dict[int, bool]:
+        """The leases of others, and whether each is alive."""
         leases = f"SELECT lease_id, machine, process, renewed_at < {_NOW} - ? FROM ledger_lease WHERE lease_id <> ?"
-        dead = [
-            lease
-            for lease, machine, process, ran_out in self._backend.rows(leases, LEASE_SECONDS * 1_000_000, self.lease)
+        return {
             # Of those that ran here nobody has to wait.
-            if ran_out or (machine == self._machine and not _lives(process))
-        ]
+            lease: not ran_out and (machine != self._machine or _lives(process))
+            for lease, machine, process, ran_out in self._backend.rows(leases, LEASE_SECONDS * 1_000_000, self.lease)
+        }
+
+    def has_company(self) -> bool:
+        return any(self._others().values())
+
+    def orphans(self) -> tuple[list[int], list[Orphan]]:
+        dead = [lease for lease, alive in self._others().items() if not alive]
         if not (dead or self._first):
             return [], []
         # Also those of no lease at all: of a file that was moved here, or of a commit that came after the burial.

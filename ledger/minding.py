@@ -57,6 +57,10 @@ class Minder:
         if leases:
             await self._beside(self._ownership.bury, leases)
 
+    async def has_company(self) -> bool:
+        """Whether other processes write to this ledger too."""
+        return await self._beside(self._ownership.has_company)
+
     async def _beside(self, work: Callable[..., _Kind], *values: object) -> _Kind:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)
 

@@ -35,6 +35,9 @@ class Ownership(Protocol):
     def leads(self) -> bool:
         """Whether this process does what one of all is to do."""
 
+    def has_company(self) -> bool:
+        """Whether another process that lives has such a right too."""
+
     def release(self) -> None:
         """Give the right up."""
 
@@ -65,6 +68,9 @@ class FileOwnership:
 
     def leads(self) -> bool:
         return True
+
+    def has_company(self) -> bool:
+        return False
 
     def release(self) -> None:
         self._lock.release()

@@ -49,3 +49,10 @@ class Rules:
     lifetimes: Mapping[str, int] = field(default_factory=dict)
     plans: Mapping[str, Plan] = field(default_factory=dict)
     pack_after: int | None = None
+
+    def overdraft_limit(self, own: int | None, plan: str | None) -> int:
+        """An account's overdraft limit: its own, else its plan's, in nanocredits."""
+        if own is not None:
+            return own
+        found = self.plans.get(plan) if plan is not None else None
+        return 0 if found is None else found.overdraft_limit

@@ -79,7 +79,7 @@ def changes(
     issued: list[Row] = []
     holds: list[Row] = []
     freed: list[Row] = []
-    receipts: list[Row] = []
+    receipts: dict[tuple[int, int], Row] = {}
     refunds: list[Row] = []
     adjustments: list[Row] = []
     voids: list[Row] = []
@@ -129,20 +129,19 @@ def changes(
             if e.hold_id not in placed and not e.late:
                 freed.append((account, e.hold_id))
             paid = json_text([[*paid] for paid in e.paid_from])
-            receipts.append(
-                (
-                    account,
-                    e.hold_id,
-                    e.status,
-                    e.charged,
-                    paid,
-                    e.debt,
-                    e.memo,
-                    e.created_at,
-                    e.ended_at,
-                    int(e.late),
-                    pairs_text(e.limits),
-                )
+            # Released and settled late within one batch: what it came to is the settlement.
+            receipts[account, e.hold_id] = (
+                account,
+                e.hold_id,
+                e.status,
+                e.charged,
+                paid,
+                e.debt,
+                e.memo,
+                e.created_at,
+                e.ended_at,
+                int(e.late),
+                pairs_text(e.limits),
             )
         if book.refunded:
             refunds += [_refund_row(account, made) for made in book.refunded]
@@ -164,6 +163,6 @@ def changes(
             accounts.append(account_row(book))
     rows = (
         *(accounts, issued, grants, flips, voids, freed, holds),
-        *(receipts, refunds, adjustments, transfers, limits, runs, claims),
+        *([*receipts.values()], refunds, adjustments, transfers, limits, runs, claims),
     )
     return zip(WRITES, rows, strict=True)

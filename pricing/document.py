@@ -16,12 +16,17 @@ import yaml
 
 from pricing.errors import ConfigError
 
-__all__ = ["Document", "Node"]
+__all__ = ["Document", "Node", "without_variables"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _DECIMAL = re.compile(r"\d{1,18}(\.\d{1,18})?", re.ASCII)
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DEPTH = 24
+
+
+def without_variables(text: str) -> str:
+    """Put defaults for all `${NAME:-default}`, and `unset` for all `${NAME}`: a text from elsewhere reads none here."""
+    return _VARIABLE.sub(lambda match: "unset" if match[2] is None else match[2], text)
 
 
 @dataclass(frozen=True, slots=True)

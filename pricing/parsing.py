@@ -85,7 +85,9 @@ def _rule(node: Node, meter: str, usd_per_credit: Decimal, *, conditional: bool 
     """Read a price, or a mapping of it and what goes with it."""
     if not node.is_mapping and not conditional:
         return Rule((), parse_price(node, meter, usd_per_credit))
-    fields = node.fields(("when",) * conditional + ("price", "free", "beyond"))
+    fields = node.fields(("when", "price", "free", "beyond"))
+    if "when" in fields and not conditional:
+        raise fields["when"].key_error("is for a list of rules; write `[{when: …, price: …}, {price: …}]`")
     if "price" not in fields:
         raise node.error("`price:` is missing; write e.g. `{when: {quality: high}, price: 150}`")
     price = parse_price(fields["price"], meter, usd_per_credit)
@@ -220,7 +222,9 @@ def price_table(
     }
     text = json.dumps(content, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return PriceTable(f"prices_{digest[:16]}", text, dict(models), dict(operations), dict(surcharges))
+    return PriceTable(
+        f"prices_{digest[:16]}", text, dict(models), dict(operations), dict(surcharges), dict(matching or {})
+    )
 
 
 def _content(price: ModelPrice | OperationPrice) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 from pricing.conditions import TIME, Attributes, When, above, holds, timed
 from pricing.errors import UnpricedModel
@@ -234,13 +235,17 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """All prices of one version; `version` is a digest of `content`, which is everything that can change a charge."""
+    """All prices of one version; `version` is a digest of `content`, which is everything that can change a charge.
+
+    matching: by operation, what decides which calls are its; the first that matches prices a call.
+    """
 
     version: str
     content: str
     models: Mapping[str, ModelPrice]
     operations: Mapping[str, OperationPrice]
     surcharges: Rules
+    matching: Mapping[str, Any] = field(default_factory=dict)
     _kinds: dict[tuple[str, str | None], _Kind] = field(default_factory=dict, compare=False, repr=False)
     _cards: dict[object, RateCard] = field(default_factory=dict, compare=False, repr=False)
 

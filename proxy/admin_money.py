@@ -1,4 +1,4 @@
-"""`/admin/v1`: what changes or shows money: void, refund, adjust, prices, usage over all accounts, actions, audit."""
+"""`/admin/v1`: what changes or shows money: void, refund, adjust, usage over all accounts, actions, audit."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ from ledger.outcomes import RefundRefused
 from pricing.amounts import format_credits
 from proxy.admin_commands import Admin
 from proxy.credits import grant_object
-from proxy.errors import ApiError, bad_request
+from proxy.errors import ApiError
 from proxy.ids import account_id, object_id, parse_object
 from proxy.journal import ActionRow
 from proxy.jsonapi import MOST_REASON, answer, page, read_fields, read_page, timestamp
-from proxy.keeper import Keeper
-from proxy.price_list import prices_object
 from proxy.services import Services
 from proxy.usage import statement_answer, usage_answer, usage_summary
 
 __all__ = ["routes"]
 
 
-def routes(services: Services, keeper: Keeper | None) -> list[Route]:
-    """The operator's routes for money; keeper: where the config can be reloaded."""
-    handlers = _Money(services, keeper)
+def routes(services: Services) -> list[Route]:
+    """The operator's routes for money."""
+    handlers = _Money(services)
     return [
         Route("/admin/v1/grants/{grant}/void", handlers.command(handlers.void_grant), methods=["POST"]),
         Route("/admin/v1/receipts/{id}/refund", handlers.command(handlers.refund), methods=["POST"]),
@@ -44,16 +42,10 @@ def routes(services: Services, keeper: Keeper | None) -> list[Route]:
         Route("/admin/v1/orphans", handlers.orphans, methods=["GET"]),
         Route("/admin/v1/actions", handlers.actions, methods=["GET"]),
         Route("/admin/v1/audit", handlers.audit, methods=["GET"]),
-        Route("/admin/v1/prices", handlers.prices, methods=["GET"]),
-        Route("/admin/v1/prices/reload", handlers.command(handlers.reload), methods=["POST"]),
     ]
 
 
 class _Money(Admin):
-    def __init__(self, services: Services, keeper: Keeper | None) -> None:
-        super().__init__(services)
-        self._keeper = keeper
-
     def _bonus_bucket(self) -> str:
         buckets = self._services.config.buckets
         return "bonus" if "bonus" in buckets else next(iter(buckets))
@@ -217,27 +209,6 @@ class _Money(Admin):
                 "sealed": asdict(result.sealed),
             }
         )
-
-    async def prices(self, request: Request) -> Response:
-        await self._allow(request)
-        config, keeper = self._services.config, self._keeper
-        shown: dict[str, Any] = {
-            "object": "prices",
-            "version": config.table.version,
-            "effective_at": timestamp(keeper.effective_at) if keeper else None,
-            "last_error": keeper.last_error if keeper else None,
-        }
-        return answer({**shown, **prices_object(config)})
-
-    async def reload(self, request: Request) -> Response:
-        await self._allow(request)
-        if self._keeper is None:
-            raise ApiError(409, "not_serving", "There is no running server whose config could be reloaded")
-        problem = await self._keeper.reload()
-        if problem is not None:
-            raise bad_request(f"The config is not in force, the one before it still is: {problem}", status=422)
-        await self._note(request, "prices.reload", None, None)
-        return await self.prices(request)
 
 
 def _action_object(row: ActionRow) -> dict[str, Any]:

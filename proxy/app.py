@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
 from ledger.rules import Rules
-from proxy import admin, admin_keys, admin_money, admin_plans, credits, events, openapi, quote, usage
+from proxy import admin, admin_keys, admin_money, admin_plans, admin_prices, credits, events, openapi, quote, usage
 from proxy.caller import headers_of, identify
 from proxy.charge import ledger_refusal
 from proxy.config import Config, UpstreamConfig
@@ -158,7 +158,8 @@ def build_app(services: Services, keeper: Keeper | None = None) -> ASGIApp:
             *events.routes(services),
             *admin.routes(services),
             *admin_keys.routes(services),
-            *admin_money.routes(services, keeper),
+            *admin_money.routes(services),
+            *admin_prices.routes(services, keeper),
             *admin_plans.routes(services),
             Route("/metrics", metrics),
             Route("/openapi.json", described),

@@ -102,7 +102,6 @@ def operation_of(
         caller.operation,
         endpoint,
         model.name,
-        model.klass,
     )
 
 

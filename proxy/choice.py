@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from pricing.document import Node
 from pricing.meters import INPUT, METERS, OUTPUT
 from pricing.parsing import parse_operation_price, parse_price, parse_rules
-from pricing.table import ModelPrice, OperationPrice, Rules
+from pricing.table import ModelPrice, OperationPrice, PriceTable, Rules
 from proxy.endpoints import METERED
 from proxy.errors import ApiError
 
@@ -18,6 +18,7 @@ __all__ = [
     "OperationConfig",
     "choose_operation",
     "named",
+    "operations_of",
     "parse_operations",
     "parse_surcharges",
     "title_of",
@@ -32,7 +33,7 @@ _OPERATION = ("title", "class", "endpoint", "model", "min", "max", "multiply", "
 class OperationConfig:
     """What callers do, as the operator names it. A criterion that is None matches everything.
 
-    typical: low and high of a usual charge, as written; for display only.
+    members: the models of its class. typical: low and high of a usual charge, as written; for display only.
     """
 
     name: str
@@ -41,22 +42,22 @@ class OperationConfig:
     endpoint: str | None = None
     model: str | None = None
     typical: tuple[str, str] | None = None
+    members: frozenset[str] | None = None
 
     @property
     def matches_by_itself(self) -> bool:
         """Without any criterion an operation is reached by its name only: it would be every call's otherwise."""
-        return any((self.klass, self.endpoint, self.model))
+        return any((self.members is not None, self.endpoint, self.model))
 
-    def matching(self, classes: Mapping[str, str | None]) -> list[object]:
+    def matching(self) -> list[object]:
         """Everything that decides which calls match: it belongs to the price table's version."""
-        members = sorted(name for name, klass in classes.items() if klass == self.klass) if self.klass else None
-        return [self.endpoint, self.model, members]
+        return [self.endpoint, self.model, None if self.members is None else sorted(self.members)]
 
-    def fits(self, endpoint: str, model: str, klass: str | None) -> bool:
+    def fits(self, endpoint: str, model: str) -> bool:
         return (
             self.endpoint in (None, endpoint)
             and self.model in (None, model)
-            and (self.klass is None or self.klass == klass)
+            and (self.members is None or model in self.members)
         )
 
 
@@ -67,7 +68,6 @@ def choose_operation(
     default: str | None,
     endpoint: str,
     model: str,
-    klass: str | None,
 ) -> str | None:
     """Find a call's operation: the header's, else the key's default, else the first that matches.
 
@@ -85,7 +85,7 @@ def choose_operation(
     if chosen is None:
         for name in operations if allowed is None else allowed:
             operation = operations.get(name)
-            if operation is None or not operation.fits(endpoint, model, klass):
+            if operation is None or not operation.fits(endpoint, model):
                 continue
             if allowed is not None or operation.matches_by_itself:
                 chosen = name
@@ -96,7 +96,7 @@ def choose_operation(
             "operation_not_allowed",
             f"This key may be used for {', '.join(allowed)} only, and this call is {chosen or 'none of them'}",
         )
-    if chosen is not None and not operations[chosen].fits(endpoint, model, klass):
+    if chosen is not None and not operations[chosen].fits(endpoint, model):
         raise ApiError(403, "operation_not_allowed", f"The operation `{chosen}` is not for the model `{model}` here")
     return chosen
 
@@ -141,11 +141,12 @@ def parse_operations(
             endpoint=endpoint,
             model=model,
             typical=_typical(fields["typical"], usd) if "typical" in fields else None,
+            members=None if klass is None else frozenset(each for each, other in classes.items() if other == klass),
         )
         price = parse_operation_price(name, fields, usd)
         for other in models.values():
             least, most = price.least or other.least, price.most or other.most
-            fits = operation.fits(endpoint or "", other.model, classes[other.model])
+            fits = operation.fits(endpoint or "", other.model)
             merged = other.rules.keys() | price.rules.keys()
             if fits and any(METERS[meter].token for meter in merged) and not {INPUT, OUTPUT} <= merged:
                 raise child.error(
@@ -189,6 +190,18 @@ def unreachable(operations: Mapping[str, OperationConfig], classes: Mapping[str,
                 break
         earlier.append(operation)
     return said
+
+
+def operations_of(table: PriceTable, known: Mapping[str, OperationConfig]) -> dict[str, OperationConfig]:
+    """The operations of a table, in its order, as it matches them; known: for their titles."""
+    found = {}
+    for name in table.operations:
+        endpoint, model, members = table.matching.get(name) or (None, None, None)
+        shown = known.get(name) or OperationConfig(name, title_of(name))
+        found[name] = replace(
+            shown, endpoint=endpoint, model=model, members=None if members is None else frozenset(members)
+        )
+    return found
 
 
 def title_of(name: str) -> str:

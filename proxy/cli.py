@@ -21,7 +21,7 @@ from ledger.audit import audit as run_audit
 from ledger.errors import LedgerError
 from ledger.opening import is_postgres
 from pricing.amounts import format_credits
-from proxy import cli_admin, cli_keys, cli_recompute
+from proxy import cli_admin, cli_keys, cli_recompute, cli_simulate
 from proxy.cli_options import config_option, database_url, fail, json_option, read_config, say, with_options
 from proxy.config import Config, parse_config
 from proxy.ids import object_id
@@ -194,7 +194,11 @@ def check(file: str | None, as_json: bool) -> None:
 
     config = read_config(file)
     if as_json:
-        click.echo(json.dumps({"object": "prices", "version": config.table.version, **prices_object(config)}))
+        click.echo(
+            json.dumps(
+                {"object": "prices", "version": config.table.version, **prices_object(config.table, config.operations)}
+            )
+        )
     else:
         click.echo(price_list(config))
 
@@ -288,6 +292,6 @@ def _orphan(row: dict[str, object]) -> dict[str, object]:
 
 for group in (
     *(cli_admin.account, cli_admin.receipt, cli_admin.grant, cli_admin.clock),
-    *(cli_keys.key, cli_keys.member, cli_keys.limit, cli_recompute.recompute),
+    *(cli_keys.key, cli_keys.member, cli_keys.limit, cli_recompute.recompute, cli_simulate.simulate),
 ):
     main.add_command(group)

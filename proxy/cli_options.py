@@ -13,6 +13,7 @@ import click
 
 from pricing.errors import ConfigError
 from proxy.config import Config, load_config
+from proxy.errors import ApiError
 
 __all__ = [
     "asking",
@@ -27,6 +28,7 @@ __all__ = [
     "read_config",
     "reason_option",
     "say",
+    "since_of",
     "spend_limit",
     "with_options",
 ]
@@ -57,6 +59,16 @@ def _header(ctx: click.Context, param: click.Parameter, value: str | None) -> st
     if value is not None and not (value and value.isascii() and value.isprintable()):
         raise click.BadParameter("must be printable ASCII, as it becomes a header.", ctx, param)
     return value
+
+
+def since_of(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Read a time or how long ago it is, such as `30d`, as microseconds."""
+    from proxy.jsonapi import parse_since
+
+    try:
+        return None if value is None else parse_since(value)
+    except ApiError:
+        raise click.BadParameter(f"{value!r} is neither such as 30d or 12h nor a time.", ctx, param) from None
 
 
 config_option = click.option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,10 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ledger.errors import LedgerError
-from ledger.ids import microseconds
 from ledger.usage import Which
-from proxy.cli_options import config_option, database_url, fail, json_option, with_options
-from proxy.errors import ApiError
+from proxy.cli_options import config_option, database_url, fail, json_option, since_of, with_options
 from proxy.ids import parse_account, parse_object
 
 if TYPE_CHECKING:
@@ -24,27 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["recompute"]
 
-_AGO = re.compile(r"(\d{1,5})([hd])", re.ASCII)
-_SECONDS = {"h": 3_600, "d": 86_400}
-
 
 def _requests(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     for text in value:
         if parse_object("req", text) is None:
             raise click.BadParameter(f"{text!r} is no id of a call.", ctx, param)
     return value
-
-
-def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    from proxy.jsonapi import parse_timestamp
-
-    match = _AGO.fullmatch(value or "")
-    if match is not None:
-        return microseconds() - int(match[1]) * _SECONDS[match[2]] * 1_000_000
-    try:
-        return None if value is None else parse_timestamp(value, "since")
-    except ApiError:
-        raise click.BadParameter(f"{value!r} is neither such as 30d or 12h nor a time.", ctx, param) from None
 
 
 def _account(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -57,7 +39,9 @@ def _account(ctx: click.Context, param: click.Parameter, value: str | None) -> i
 @click.command()
 @with_options(config_option, json_option)
 @click.argument("requests", nargs=-1, metavar="[REQUEST]...", callback=_requests)
-@click.option("--since", metavar="TIME", callback=_since, help="Calls made since then: 30d, 12h, or an RFC 3339 time.")
+@click.option(
+    "--since", metavar="TIME", callback=since_of, help="Calls made since then: 30d, 12h, or an RFC 3339 time."
+)
 @click.option("--account", metavar="ACCOUNT", callback=_account, help="Calls of this account.")
 def recompute(
     config: str | None, as_json: bool, requests: tuple[str, ...], since: int | None, account: int | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from pricing.meters import INPUT
 from pricing.parsing import price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
 from proxy.buckets import BucketConfig, parse_buckets
-from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges, unreachable
+from proxy.choice import OperationConfig, named, operations_of, parse_operations, parse_surcharges, unreachable
 from proxy.costs import parse_price_and_cost
 from proxy.credit import Credit, parse_credit
 from proxy.limits import LimitsConfig, parse_limits
 from proxy.plans import PlanConfig, Signup, off_price, parse_plans, parse_signup, plans_by_model
 from proxy.published import PublishedModel, published_model
+from proxy.schedule import Schedule
 from proxy.upstream.config import Timeouts, UpstreamConfig, parse_upstream, parse_url
 
 __all__ = ["BucketConfig", "Config", "ModelConfig", "Timeouts", "UpstreamConfig", "load_config", "parse_config"]
@@ -87,6 +88,7 @@ class Config:
     """The whole file, immutable; swapped whole when it changes.
 
     plans_with: the plans that have a model, of models that not all have. rules: what the ledger is told of it.
+    schedule: the tables that the file says, table: the one in force, by which operations are matched too.
     """
 
     file: str
@@ -105,12 +107,23 @@ class Config:
     plans_with: Mapping[str, frozenset[str | None]]
     rules: Rules
     limits: LimitsConfig
+    schedule: Schedule
     table: PriceTable
     warnings: tuple[str, ...]
 
     def card(self, model: str, operation: str | None = None, attributes: Mapping[str, str] | None = None) -> RateCard:
         """The rate card of one kind of call."""
         return self.table.card(model, operation, attributes)
+
+    def offers(self, model: ModelConfig) -> bool:
+        """Whether a model can be called: its upstream is on, and the prices in force have one for it."""
+        return model.upstream.on and model.name in self.table.models
+
+    def under(self, table: PriceTable) -> Config:
+        """The same with another table in force."""
+        if table.version == self.table.version:
+            return self
+        return replace(self, table=table, operations=operations_of(table, self.operations))
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:
@@ -139,9 +152,10 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
     prices = {name: model.price for name, model in models.items()}
     classes = {name: model.klass for name, model in models.items()}
     operations, operation_prices = parse_operations(top.get("operations"), credit.usd, prices, classes)
-    matching = {name: operation.matching(classes) for name, operation in operations.items()}
+    matching = {name: operation.matching() for name, operation in operations.items()}
     buckets = parse_buckets(top.get("buckets"))
     plans = parse_plans(top.get("plans"), credit.usd, buckets, classes)
+    table = price_table(prices, operation_prices, surcharges, matching)
     warnings += unreachable(operations, classes)
     warnings += off_price(plans, credit.usd)
     warnings += [
@@ -173,7 +187,8 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
             pack_after=_pack_after(top.get("pack_after")),
         ),
         limits=parse_limits(top["limits"]) if "limits" in top else LimitsConfig(),
-        table=price_table(prices, operation_prices, surcharges, matching),
+        schedule=Schedule(((0, table),)),
+        table=table,
         warnings=tuple(warnings),
     )
 

@@ -17,6 +17,7 @@ from ledger.plans import main_allowances
 from ledger.rules import Plan
 from ledger.usage import Recorded
 from pricing.amounts import format_credits
+from pricing.table import PriceTable
 from proxy.caller import headers_of, identify
 from proxy.config import Config, ModelConfig
 from proxy.errors import ApiError
@@ -43,16 +44,18 @@ def routes(services: Services) -> list[Route]:
 
     async def models(request: Request) -> Response:
         await identify(services, headers_of(request.scope))
-        data = [_model_object(model) for model in services.config.models.values() if model.upstream.on]
+        config = services.config
+        data = [_model_object(model, config.table) for model in config.models.values() if config.offers(model)]
         return JSON({"object": "list", "data": data})
 
     async def model(request: Request) -> Response:
         await identify(services, headers_of(request.scope))
         name = request.path_params["name"]
-        found = services.config.models.get(name)
-        if found is None or not found.upstream.on:
+        config = services.config
+        found = config.models.get(name)
+        if found is None or not config.offers(found):
             raise ApiError(404, "model_not_found", f"There is no model `{name[:80]}` here", param="model")
-        return answer(_model_object(found))
+        return answer(_model_object(found, config.table))
 
     return [
         Route("/v1/credits", credits),
@@ -62,7 +65,8 @@ def routes(services: Services) -> list[Route]:
     ]
 
 
-def _model_object(model: ModelConfig) -> dict[str, Any]:
+def _model_object(model: ModelConfig, table: PriceTable) -> dict[str, Any]:
+    price = table.models[model.name]
     return {
         "id": model.name,
         "object": "model",
@@ -74,7 +78,7 @@ def _model_object(model: ModelConfig) -> dict[str, Any]:
         "speed": model.speed,
         "quality": model.quality,
         "max_output_tokens": model.max_output_tokens,
-        "price": rules_object(model.price.rules, model.price.least, model.price.most),
+        "price": rules_object(price.rules, price.least, price.most),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ledger.ids import microseconds
 from ledger.model import NEVER
 from pricing.amounts import parse_credits
 from pricing.errors import InvalidAmount
@@ -23,6 +25,8 @@ _MOST_PAGE = 1000
 _MOST_ADMIN_BODY = 1_000_000
 MOST_REASON = 2000
 _BODY = "farebox.body"
+_AGO = re.compile(r"(\d{1,5})([hd])", re.ASCII)
+_SECONDS = {"h": 3_600, "d": 86_400}
 _LAST_DAY = (datetime(9999, 12, 31) - datetime(1970, 1, 1)).days
 
 
@@ -39,11 +43,11 @@ def answer(content: Mapping[str, Any], status: int = 200) -> JSON:
     return JSON(content, status)
 
 
-def timestamp(microseconds: int | None) -> str | None:
-    """Write a time as RFC 3339 in UTC; NEVER and None are null."""
-    if microseconds is None or microseconds == NEVER:
+def timestamp(at: int | None) -> str | None:
+    """Write a time, in microseconds since 1970, as RFC 3339 in UTC; NEVER and None are null."""
+    if at is None or at == NEVER:
         return None
-    seconds, rest = divmod(microseconds, 1_000_000)
+    seconds, rest = divmod(at, 1_000_000)
     moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
     return moment.isoformat(timespec="microseconds" if rest else "seconds").replace("+00:00", "Z")
 
@@ -60,6 +64,17 @@ def parse_timestamp(text: object, name: str) -> int:
     if not 0 <= delta.days < _LAST_DAY:
         raise bad_request(f"`{name}` must lie between 1970 and 9999", name, status=422)
     return (delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def parse_since(text: str) -> int:
+    """Read a time, or how long ago it is, such as `30d` or `12h`, in microseconds since 1970."""
+    match = _AGO.fullmatch(text)
+    if match is not None:
+        return max(0, microseconds() - int(match[1]) * _SECONDS[match[2]] * 1_000_000)
+    try:
+        return parse_timestamp(text, "since")
+    except ApiError:
+        raise bad_request("`since` must be such as 30d or 12h, or an RFC 3339 time", "since", status=422) from None
 
 
 def read_page(request: Request) -> tuple[int, str | None]:

@@ -23,9 +23,46 @@ from proxy.openapi_schemas import (
 __all__ = ["admin_schemas"]
 
 
+_TABLE: dict[str, Schema] = {
+    "models": map_of(ref("PriceList")),
+    "operations": map_of({"type": "object"}),
+    "surcharges": map_of(ref("MeterPrice")),
+}
+
+
 def admin_schemas() -> dict[str, Schema]:
     """List the schemas of administration, by name."""
     return {**_administration(), **_commands()}
+
+
+def _simulation() -> Schema:
+    sums = {
+        "calls": COUNT,
+        "before": AMOUNT,
+        "after": AMOUNT,
+        "change": AMOUNT,
+        "cost_usd": AMOUNT,
+        "calls_without_cost": COUNT,
+        "margin_before_usd": or_null(AMOUNT),
+        "margin_after_usd": or_null(AMOUNT),
+    }
+    by = {
+        f"by_{name}": list_of(answered(None, f"Calls of one {name}.", **{name: or_null(TEXT)}, **sums))
+        for name in ("model", "app", "operation", "day")
+    }
+    dry = answered(None, "When credits ran out, and how many were missing in all.", account=TEXT, at=TIME, short=AMOUNT)
+    return answered(
+        "prices.simulation",
+        "Stored usage under a draft; before, after: credits. A margin is null where a cost is not known.",
+        since=TIME,
+        until=TIME,
+        version=TEXT,
+        total=answered(None, "All calls that have a price.", **sums),
+        **by,
+        left_out=list_of(answered(None, "Calls that have none.", reason=TEXT, calls=COUNT, charged=AMOUNT)),
+        dry=answered(None, "Accounts that would have run dry, and did not.", accounts=COUNT, data=list_of(dry)),
+        most_affected=list_of(answered(None, "An account.", account=TEXT, before=AMOUNT, after=AMOUNT, change=AMOUNT)),
+    )
 
 
 def _administration() -> dict[str, Schema]:
@@ -155,9 +192,20 @@ def _administration() -> dict[str, Schema]:
             version=TEXT,
             effective_at=or_null(TIME),
             last_error=or_null(TEXT),
-            models=map_of(ref("PriceList")),
-            operations=map_of({"type": "object"}),
-            surcharges=map_of(TEXT),
+            upcoming=list_of(answered(None, "What comes into force later.", effective_from=TIME, version=TEXT)),
+            **_TABLE,
+        ),
+        "Simulation": _simulation(),
+        "PriceVersion": answered("prices.version", "A price table that was kept.", version=TEXT, **_TABLE),
+        "PriceChange": answered(
+            "prices.change",
+            "That prices were changed; steps: what came into force, when (null: at once), and what that changed.",
+            id=TEXT,
+            at=TIME,
+            actor=TEXT,
+            steps=list_of(
+                answered(None, "A table.", effective_from=or_null(TIME), version=TEXT, changes=list_of(TEXT))
+            ),
         ),
         "Audit": answered(
             "audit",
@@ -227,6 +275,9 @@ def _commands() -> dict[str, Schema]:
             id=said(),
             limit=limit,
             reason=reason,
+        ),
+        "SimulationAsked": sent(
+            "A draft; since: a time, or how long ago, such as 30d.", ("config",), config=said(), since=said()
         ),
         "PlanPreview": sent("A plan to be tried; null for none.", plan=said()),
         "ClockCreate": sent("A test clock to be made.", ("now",), now=TIME, reason=reason),

@@ -100,7 +100,7 @@ def _admin(method: str, path: str, name: str, summary: str, answers: str | None,
         refuses.add(422)
     if method != "get":
         refuses |= {400, 409, 413, 422}
-        more["headers"] = () if name == "preview_plan" else ("Idempotency-Key",)
+        more["headers"] = () if name in ("preview_plan", "simulate_prices") else ("Idempotency-Key",)
     return Described(
         method, f"/admin/v1{path}", name, summary, "admin", answers, refuses=tuple(sorted(refuses)), **more
     )
@@ -299,6 +299,16 @@ _ADMINISTRATION = (
     _admin("get", "/orphans", "list_orphans", "List calls whose process died.", "Orphan", listed=True),
     _admin("get", "/actions", "list_actions", "List what operators did.", "Action", listed=True),
     _admin("get", "/prices", "get_prices", "Show the price table in force.", "Prices"),
+    _admin("get", "/prices/changes", "list_price_changes", "List changes of prices.", "PriceChange", listed=True),
+    _admin("get", "/prices/versions/{version}", "get_price_version", "Show any table that was kept.", "PriceVersion"),
+    _admin(
+        "post",
+        "/prices/simulate",
+        "simulate_prices",
+        "Price stored usage under a draft of the config; nothing is changed.",
+        "Simulation",
+        sends="SimulationAsked",
+    ),
     _admin("post", "/prices/reload", "reload_prices", "Read the config again.", "Prices"),
     _admin("get", "/audit", "audit", "Prove that the books add up.", "Audit"),
 )

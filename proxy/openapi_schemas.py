@@ -117,6 +117,7 @@ def _common() -> dict[str, Schema]:
     error = answered(
         None, "What went wrong.", message=TEXT, type=TEXT, param=or_null(TEXT), code=or_null(TEXT), request_id=TEXT
     )
+    factor = answered(None, "What multiplies all these prices.", when=map_of(TEXT), multiply=TEXT)
     return {
         "AmountSent": amount_sent,
         "SignedAmountSent": signed,
@@ -140,10 +141,16 @@ def _common() -> dict[str, Schema]:
         "PriceList": {
             "type": "object",
             "description": "Prices by meter, as the operator wrote them; `min` and `max` bound a call's charge.",
-            "properties": {name: {"anyOf": [TEXT, list_of(ref("PriceRule"))]} for name in METERS}
-            | {"min": TEXT, "max": TEXT},
+            "properties": {name: ref("MeterPrice") for name in METERS}
+            | {"min": TEXT, "max": TEXT, "factors": list_of(factor)},
         },
-        "PriceRule": answered(None, "A price with its conditions.", when=or_null(map_of(TEXT)), price=TEXT),
+        "MeterPrice": {"anyOf": [TEXT, list_of(ref("PriceRule"))]},
+        "PriceRule": {
+            "type": "object",
+            "description": "A price with its conditions; beyond: what units beyond so many of one call cost.",
+            "required": ["when", "price"],
+            "properties": {"when": or_null(map_of(TEXT)), "price": TEXT, "beyond": map_of(TEXT)},
+        },
     }
 
 

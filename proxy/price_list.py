@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pricing.table import Bound, OperationPrice, Rule, Rules
+from pricing.table import Bound, Factor, OperationPrice, PriceTable, Rule, Rules
+from proxy.choice import OperationConfig, operations_of
 from proxy.config import Config
 
 __all__ = ["price_list", "prices_object", "rules_object"]
@@ -22,26 +24,30 @@ def _rule(rule: Rule) -> dict[str, Any]:
     return {**shown, "beyond": {str(number): price.text for number, price in rule.steps}} if rule.steps else shown
 
 
-def rules_object(rules: Rules, least: Bound | None, most: Bound | None) -> dict[str, Any]:
+def rules_object(
+    rules: Rules, least: Bound | None, most: Bound | None, factors: Iterable[Factor] = ()
+) -> dict[str, Any]:
     """Show prices as the operator wrote them: a text a meter, or the list of its rules."""
     shown = _rules(rules)
     for name, bound in (("min", least), ("max", most)):
         if bound is not None:
             shown[name] = bound.text
+    for factor in factors:
+        shown.setdefault("factors", []).append({"when": dict(factor.when), "multiply": factor.text})
     return shown
 
 
-def prices_object(config: Config) -> dict[str, Any]:
-    """Show the whole table."""
+def prices_object(table: PriceTable, known: Mapping[str, OperationConfig]) -> dict[str, Any]:
+    """Show a whole table; known: operations by name, for their titles."""
+    operations = operations_of(table, known)
     return {
-        "models": {name: rules_object(m.rules, m.least, m.most) for name, m in config.table.models.items()},
-        "operations": {name: _operation(config, name, price) for name, price in config.table.operations.items()},
-        "surcharges": _rules(config.table.surcharges),
+        "models": {name: rules_object(m.rules, m.least, m.most, m.factors) for name, m in table.models.items()},
+        "operations": {name: _operation(operations[name], price) for name, price in table.operations.items()},
+        "surcharges": _rules(table.surcharges),
     }
 
 
-def _operation(config: Config, name: str, price: OperationPrice) -> dict[str, Any]:
-    operation = config.operations[name]
+def _operation(operation: OperationConfig, price: OperationPrice) -> dict[str, Any]:
     shown = {
         "title": operation.title,
         "endpoint": operation.endpoint,
@@ -62,12 +68,13 @@ def price_list(config: Config) -> str:
     for name, model in config.models.items():
         off = "" if model.upstream.on else f"  (off: upstream {model.upstream.name} has no api_key)"
         lines.append(f"{model.title} ({name}){off}")
-        lines += _prices(rules_object(model.price.rules, model.price.least, model.price.most))
+        own = config.table.models[name]
+        lines += _prices(rules_object(own.rules, own.least, own.most, own.factors))
     if config.table.surcharges:
         lines += ["Surcharges, on any call"]
         lines += _prices(_rules(config.table.surcharges))
     for name, price in config.table.operations.items():
-        shown = _operation(config, name, price)
+        shown = _operation(config.operations[name], price)
         lines.append(f"{shown.pop('title')} ({name})")
         lines += _prices(shown)
     return "\n".join(lines)
@@ -79,6 +86,9 @@ def _prices(shown: dict[str, Any]) -> list[str]:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             for rule in value:
                 when = ", ".join(f"{k} {v}" for k, v in (rule["when"] or {}).items())
+                if "multiply" in rule:
+                    lines.append(f"  {'all prices':<22} × {rule['multiply']}  ({when})")
+                    continue
                 beyond = "".join(f", beyond {count}: {price}" for count, price in rule.get("beyond", {}).items())
                 otherwise = "otherwise" if len(value) > 1 else ""
                 lines.append(f"  {name:<22} {rule['price']}{beyond}  ({when or otherwise})".removesuffix("  ()"))

@@ -89,7 +89,7 @@ class Books:
         """Recompute these calls, by their ids."""
         for request in requests:
             ids = parse_object("req", request)
-            with self._reading() as connection:
+            with self.reading() as connection:
                 call = None if ids is None else find_call(connection, account_id=ids[1], hold_id=ids[0])
             yield Recomputed(request, BROKEN, "there is no such call") if call is None else self._recompute(call)
 
@@ -97,7 +97,7 @@ class Books:
         """Walk through calls, held or ended, a page at a time."""
         after = None
         while True:
-            with self._reading() as connection:
+            with self.reading() as connection:
                 page = usage_page(connection, which, _PAGE, after)
             yield from page
             if len(page) < _PAGE:
@@ -113,7 +113,7 @@ class Books:
 
     def _read_table(self, version: str) -> PriceTable | str:
         """Read a version's table, or say why it can't be; what can't is asked for once too."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             wanted = select(col(PriceVersionRow.content)).where(col(PriceVersionRow.version) == version)
             content = connection.execute(wanted).scalar()
         if not isinstance(content, str):
@@ -143,7 +143,8 @@ class Books:
         return rerate(self.table(str(memo.get("price_version"))), used_call(memo), _share(memo))
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
+        """Have a connection on which all is of one moment."""
         try:
             with snapshot(self._engine) as connection:
                 yield connection

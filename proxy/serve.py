@@ -243,12 +243,12 @@ def _suspended() -> ApiError:
 
 
 def find_model(config: Config, name: str) -> ModelConfig:
-    """Look a model up; raises ApiError 404 where there is none, 503 where its upstream is off."""
+    """Look a model up; raises ApiError 404 where there is none, 503 where its upstream is off or it has no price."""
     model = config.models.get(name)
     if model is None:
         message = f"There is no model `{name[:80]}` here; GET /v1/models lists them"
         raise ApiError(404, "model_not_found", message, param="model")
-    if not model.upstream.on:
+    if not config.offers(model):
         raise upstream_unavailable(f"The model `{name}` is not available at the moment.")
     return model
 

@@ -46,8 +46,7 @@ class Call:
 
     def operation(self, config: Config) -> str | None:
         """The operation that the call is."""
-        klass = config.models[self.model].klass
-        return choose_operation(config.operations, self.header, None, None, self.endpoint, self.model, klass)
+        return choose_operation(config.operations, self.header, None, None, self.endpoint, self.model)
 
     def _card(self, config: Config) -> RateCard:
         return config.card(self.model, self.operation(config), self.attributes)

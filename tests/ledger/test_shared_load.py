@@ -60,8 +60,8 @@ async def test_four_processes_stay_exact_although_one_is_killed(postgres_url: st
     """Every acknowledged charge is in the books and no other, no account is overspent, nothing stays held."""
     url = postgres_url
     empty(url)
-    # Somewhat less than they would spend, so that some are refused.
-    credits = max(30, 5 * CALLERS * _CALLS * 4 // accounts)
+    # A fifth less than they would spend, so that some are refused.
+    credits = max(30, 4 * CALLERS * _CALLS * 4 // accounts)
     async with running(url, microseconds) as ledger:
         opened = (ledger.open_account(account, welcome=("paid", credits)) for account in range(1, accounts + 1))
         await asyncio.gather(*opened)

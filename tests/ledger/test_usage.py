@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from ledger.commands import IssueGrant, OpenAccount, PlaceHold, Refund, Settle, Void
+from ledger.commands import Command, IssueGrant, OpenAccount, PlaceHold, Refund, Settle, Void
 from ledger.outcomes import Refused
 from ledger.usage import Recorded, Total, Which
 from tests.ledger.books import Stored, receipt_memo
@@ -236,3 +236,14 @@ def test_orphans_of_all_accounts_are_listed(stored: Stored) -> None:
     assert ids(orphans) == [(2, 13), (2, 11), (1, 11)]
     assert first + second == orphans
     assert {orphan.status for orphan in orphans} == {"orphaned"}
+
+
+def test_a_call_that_is_released_and_settled_late_in_one_batch_is_charged_once(stored: Stored) -> None:
+    """Its receipt is that of the settlement, though it was an orphan's before in the same batch."""
+    stored.do(held(1, 10, 50))
+    batch: list[Command] = [Void(1, 10, receipt_memo(0), orphaned=True), Settle(1, 10, 30, receipt_memo(30))]
+    outcomes = stored.store.transact(batch, stored.rules, stored.now)
+    assert len(outcomes) == 2
+    assert stored.page(1).moved(request=10) == 30
+    (made,) = stored.queries.usage(Which(1), 5, None)
+    assert (made.status, made.charged, made.hold_id) == ("settled", 30, 10)

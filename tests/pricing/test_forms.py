@@ -148,7 +148,7 @@ def test_surcharges_depend_on_what_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("price", "line", "problem"),
     [
-        ("request:\n  price: 1\n  when: {region: eu}", 3, "unknown key `when`"),
+        ("request:\n  price: 1\n  when: {region: eu}", 3, "is for a list of rules"),
         ("request:\n  beyond: {10: 1}", 1, "`price:` is missing"),
         ("request: {price: 1, free: none}", 1, "must be a number of units"),
         ("request: {price: 1, free: 0}", 1, "must be a number of units"),

@@ -113,8 +113,8 @@ def server(tmp_path: Path, config_text: str) -> Iterator[Callable[..., Server]]:
     made: list[Server] = []
     (tmp_path / "config.yaml").write_text(config_text)
 
-    def make(*command: str, **variables: str) -> Server:
-        made.append(Server(tmp_path, command or ("serve",), **variables))
+    def make(*command: str, folder: Path = tmp_path, **variables: str) -> Server:
+        made.append(Server(folder, command or ("serve",), **variables))
         return made[-1]
 
     yield make

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from proxy.openapi import openapi_document
 from tests.proxy.chats import DONE, answer, finish, usage_chunk, words
-from tests.proxy.priced import priced
+from tests.proxy.priced import in_force, priced
 from tests.proxy.running import ADMIN_KEY, Caller, Server, until
 from tests.proxy.upstream import Received, Script, Upstream, streamed
 
@@ -74,6 +74,7 @@ def ids(shared: Server, victim: Caller) -> dict[str, str]:
         "key": shared.done("POST", f"/accounts/{victim.account}/keys", {})["id"],
         "clock": shared.done("POST", "/clocks", {"now": "2026-01-31T12:00:00Z"})["id"],
         "name": "plain",
+        "version": in_force(shared)["version"],
         "member": shared.caller().account,
     }
 
@@ -173,6 +174,7 @@ def test_what_was_never_made_is_not_found(shared: Server, victim: Caller, digit:
         "key": "key_" + own,
         "member": "acct_" + digit * 16,
         "name": "-",
+        "version": "prices_" + digit * 16,
     }
     for key, secret in (("admin", ADMIN_KEY), ("caller", victim.key)):
         for method, path in _each(key):

@@ -141,12 +141,11 @@ def bills(config: Config, calls: Config) -> dict[tuple[str, str, str], tuple[obj
     for model in calls.models:
         for endpoint in METERED[:1] if not calls.operations else METERED:
             for header in (None, *calls.operations):
-                own = config.models[model]
                 operations = config.operations
-                if header is not None and not operations[header].fits(endpoint, model, own.klass):
+                if header is not None and not operations[header].fits(endpoint, model):
                     found[model, endpoint, header] = ("refused",)
                     continue
-                chosen = choose_operation(operations, header, None, None, endpoint, model, own.klass)
+                chosen = choose_operation(operations, header, None, None, endpoint, model)
                 for tier in ("default", "flex"):
                     card = config.card(model, chosen, {"service_tier": tier, "quality": "high", "resolution": "1080p"})
                     charged, held = rate(card, given), quote(card, given)
