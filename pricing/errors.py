@@ -3,6 +3,7 @@
 PricingError
 ├── ConfigError      the operator's file is wrong; carries file, line and fix
 ├── UnpricedModel    the table has no price for what was asked
+├── UnreadablePrice  a provider publishes a price that can't be expressed here; names the field
 ├── UnreadableTable  what was kept of a table is not it, or more than this release knows
 ├── NotKept          a call was recorded before something that its price depends on was
 └── InvalidAmount    a figure that is no amount of credits
@@ -10,7 +11,15 @@ PricingError
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "InvalidAmount", "NotKept", "PricingError", "UnpricedModel", "UnreadableTable"]
+__all__ = [
+    "ConfigError",
+    "InvalidAmount",
+    "NotKept",
+    "PricingError",
+    "UnpricedModel",
+    "UnreadablePrice",
+    "UnreadableTable",
+]
 
 
 class PricingError(Exception):
@@ -29,6 +38,14 @@ class ConfigError(PricingError):
 
 class UnpricedModel(PricingError):
     """A model or meter was asked for that the table does not price."""
+
+
+class UnreadablePrice(PricingError):
+    """A published price says something that can't be expressed here; `str()` reads "`field` is …"."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"`{field}` {problem}")
+        self.field = field
 
 
 class UnreadableTable(PricingError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 
@@ -26,7 +26,7 @@ __all__ = [
 
 _PRICE = re.compile(r"(\$?)\s*(\d{1,12}(?:\.\d{1,15})?)(?:\s*/\s*(\d{1,12})?\s*([kM]?))?", re.ASCII)
 _UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
-_LATER = ("per", "cost_plus")
+_LATER = ("per",)
 _MOST_FACTOR = 1000
 
 _COUNT = re.compile(r"([1-9]\d{0,11})\s*([kM]?)", re.ASCII)
@@ -153,10 +153,21 @@ def parse_meters(fields: Mapping[str, Node], usd_per_credit: Decimal) -> Rules:
     return {name: parse_rules(child, name, usd_per_credit) for name, child in fields.items() if name in METERS}
 
 
-def parse_model_price(node: Node, model: str, usd_per_credit: Decimal) -> ModelPrice:
-    """Read a model's `price:` mapping of meters, with `min` and `max`."""
-    fields = node.fields((*METERS, "min", "max", "factors"), _LATER)
-    rules = parse_meters(fields, usd_per_credit)
+def parse_model_price(
+    node: Node, model: str, usd_per_credit: Decimal, marked: Callable[[Node], Rules] | None = None
+) -> ModelPrice:
+    """Read a model's `price:` mapping of meters, with `min`, `max` and `factors`.
+
+    marked: makes the rules that `cost_plus` stands for, or refuses its node; the meters that are written beside it
+    replace its own. Without it there is no cost to add to. Raises ConfigError.
+    """
+    fields = node.fields((*METERS, "min", "max", "factors", "cost_plus"), _LATER)
+    if "cost_plus" in fields and marked is None:
+        raise fields["cost_plus"].key_error("`cost_plus` is of a model's `price:` only; remove it")
+    rules = {
+        **(marked(fields["cost_plus"]) if marked is not None and "cost_plus" in fields else {}),
+        **parse_meters(fields, usd_per_credit),
+    }
     if not rules:
         raise node.error("has no price; write at least one meter, such as `request: 1`")
     if any(METERS[name].token for name in rules):

@@ -11,7 +11,7 @@ from pathlib import Path
 from ledger.rules import Rules
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
-from pricing.parsing import parse_model_price, price_table
+from pricing.parsing import price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
 from proxy.buckets import BucketConfig, parse_buckets
 from proxy.choice import OperationConfig, named, operations_of, parse_operations, parse_surcharges, unreachable
@@ -79,6 +79,11 @@ class ModelConfig:
     def on(self) -> bool:
         """Whether anybody can answer."""
         return any(target.upstream.on for target in self.targets)
+
+    @property
+    def cost(self) -> ModelPrice | None:
+        """What who is named first charges the operator, in nanodollars, where that is known."""
+        return self.targets[0].cost
 
     @property
     def upstream(self) -> UpstreamConfig:
@@ -254,6 +259,7 @@ def _model(
         "part_tokens",
         "on_leave",
         "price",
+        "cost",
     )
     fields = node.fields(known)
     for key in ("upstream", "price"):
@@ -266,9 +272,9 @@ def _model(
                     else "a reachable model needs a price; add one, such as `price: {request: 1}`"
                 )
             )
-    price = parse_model_price(fields["price"], name, usd)
     written = fields["max_output_tokens"].integer(1, _MOST_TOKENS) if "max_output_tokens" in fields else None
-    targets = limited(parse_targets(fields["upstream"], price, upstreams, usd), written, name, warnings)
+    price, targets = parse_targets(name, fields, upstreams, usd, warnings)
+    targets = limited(targets, written, name, warnings)
     most = max(target.max_output_tokens for target in targets)
     longest = [target.published.max_input_tokens for target in targets]
     least = min(1024 if any(target.published.reasons for target in targets) else 16, most)
@@ -300,7 +306,7 @@ def _sold(models: Mapping[str, ModelConfig], nodes: Mapping[str, Node]) -> dict[
     """Price every target, which takes all models; raises ConfigError."""
     firsts = {name: model.targets[0] for name, model in models.items()}
     return {
-        name: replace(model, targets=resold(model.targets, name, firsts, nodes[name].members()["upstream"]))
+        name: replace(model, targets=resold(model.targets, firsts, nodes[name].members()["upstream"]))
         for name, model in models.items()
     }
 

@@ -81,7 +81,10 @@ def _model_object(model: ModelConfig, table: PriceTable) -> dict[str, Any]:
     }
 
 
-_FOR_OPERATORS = ("attempts", "first_byte_ms", "ended_ms", "body_sha256", "retry_count", "messages", "input_by_role")
+_FOR_OPERATORS = (
+    *("attempts", "first_byte_ms", "ended_ms", "body_sha256", "retry_count", "messages"),
+    *("input_by_role", "input_lengths", "attributes", "priced_as"),
+)
 
 
 async def find_receipt(

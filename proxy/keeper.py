@@ -10,8 +10,9 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from ledger.errors import LedgerError
 from ledger.ids import microseconds
-from pricing.errors import ConfigError
+from pricing.errors import ConfigError, PricingError
 from pricing.table import PriceTable
 from pricing.versions import kept_table
 from proxy.config import Config, load_config
@@ -45,7 +46,7 @@ class Keeper:
         self._path = Path(services.config.file)
         self._file = services.config
         self._schedule = services.config.schedule
-        self._change = 0
+        self._change = self._unreadable = 0
         self._announced_at = 0
         self._seen = self._look()
         self._lock = asyncio.Lock()
@@ -73,7 +74,7 @@ class Keeper:
                     found.actor,
                 )
         else:
-            await self._announce(self._here())
+            await self._announce(self._file, self._here())
         self._enforce()
         self._watcher = self._services.loop.create_task(self._watch())
 
@@ -94,6 +95,7 @@ class Keeper:
         return found.st_mtime_ns, found.st_size, found.st_ino
 
     async def _watch(self) -> None:
+        unanswered = False
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
@@ -103,9 +105,14 @@ class Keeper:
                 elif self._services.journal.shared:
                     await self._follow()
                 self._enforce()
+                unanswered = False
+            except LedgerError as error:
+                # It is tried again at the next look; an outage has one line here.
+                if not unanswered:
+                    _log.error("the prices in force could not be looked at again: %s", error)
+                unanswered = True
             except Exception as error:  # a watcher that ends would leave every later edit unseen
                 self.last_error = f"{self._path}: could not be reloaded: {error!r}"
-                self._seen = None
                 _log.exception("the edited config could not be reloaded, the one before it is still in force")
 
     async def reload(self, actor: str | None = None) -> str | None:
@@ -126,9 +133,13 @@ class Keeper:
                 return self.last_error
             if config == before and actor is None and self.last_error is None:
                 return None
-            self._file = config
-            await self._announce(actor or self._here())
-            self.last_error = None
+            try:
+                await self._announce(config, actor or self._here())
+            except LedgerError as error:
+                self._seen = None
+                self.last_error = f"{self._path}: not in force yet: {error}"
+                raise
+            self._file, self.last_error = config, None
             self._replace(self._services.config, config.under(self._schedule.at(microseconds())))
             self._enforce()
             _log.info("config reloaded; prices are %s", self._services.config.table.version)
@@ -136,17 +147,17 @@ class Keeper:
                 _log.warning(warning)
             return None
 
-    async def _announce(self, actor: str) -> None:
-        """Put the file's prices in force everywhere, if they are not."""
+    async def _announce(self, config: Config, actor: str) -> None:
+        """Put a config's prices in force everywhere, if they are not."""
         while True:
             found = await self._journal.last_change()
             if found is not None:
                 await self._adopt(found)
-            now, mine = microseconds(), self._file.schedule
+            now, mine = microseconds(), config.schedule
             if found is not None and self._schedule.same_from(now, mine):
                 self._schedule = mine
                 return
-            words = mine.changes(now, self._schedule.at(now) if found else None, self._file.credit.plural)
+            words = mine.changes(now, self._schedule.at(now) if found else None, config.credit.plural)
             number = await self._journal.change_prices(
                 self._change,
                 now,
@@ -166,9 +177,16 @@ class Keeper:
         """Take over what another server has announced."""
         async with self._lock:
             found = await self._journal.last_change()
-            if found is not None and found.change_id != self._change:
+            if found is None or found.change_id in (self._change, self._unreadable):
+                return
+            try:
                 await self._adopt(found)
-                _log.info("prices changed by %s", found.actor)
+            except PricingError as error:
+                # Of a newer release, while hosts are brought up to it one by one.
+                self._unreadable = found.change_id
+                _log.error("prices announced by %s can't be read, those before them stay: %s", found.actor, error)
+                return
+            _log.info("prices changed by %s", found.actor)
 
     async def _adopt(self, found: PriceChangeRow) -> None:
         steps: list[tuple[int, str]] = [(begins, version) for begins, version in json.loads(found.steps)]

@@ -25,9 +25,9 @@ DIED = "died"
 class CallMemo:
     """What is known of a call when it is admitted; body_sha256 and what follows it are for reviews of usage.
 
-    input_by_role: tokens by role and kind, where they were counted. member: who spends a team's credits by it.
-    attributes: on which its price may depend. priced_as: the entry of the price table that prices it, None where that
-    is the model's.
+    input_by_role: tokens by role and kind, where they were counted; input_lengths: characters by the same. member: who
+    spends a team's credits by it. attributes: on which its price may depend. priced_as: the entry of the price table
+    that prices it, None where that is the model's.
     """
 
     endpoint: str
@@ -44,6 +44,7 @@ class CallMemo:
     retry_count: int | None = None
     messages: int = 0
     input_by_role: Mapping[str, Mapping[str, int]] | None = None
+    input_lengths: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     member: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     priced_as: str | None = None
@@ -66,6 +67,7 @@ class CallMemo:
             "retry_count": self.retry_count,
             "messages": self.messages,
             "input_by_role": self.input_by_role,
+            "input_lengths": self.input_lengths,
         } | ({} if self.priced_as is None else {"priced_as": self.priced_as})
 
     def answered_by(self, offer: Offer) -> CallMemo:

@@ -143,6 +143,7 @@ class _PaidCall:
             body_sha256=hashlib.sha256(body).hexdigest(),
             retry_count=_retry_count(headers),
             messages=len(call.messages),
+            input_lengths=call.input_lengths(model.part_tokens),
             attributes=offers[0].attributes,
             priced_as=offers[0].priced_as(model.name),
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 
 from pricing.document import Node
 from pricing.meters import INPUT
-from pricing.parsing import parse_model_price
 from pricing.table import ModelPrice
+from proxy.costs import parse_price_and_cost
 from proxy.published import PublishedModel, published_model
 from proxy.upstream.config import UpstreamConfig
 
@@ -23,12 +24,15 @@ _MOST_UNKNOWN = 16384
 class Target:
     """A model at an upstream, by its name there; price: that its answers are sold at, an entry of the price table.
 
+    cost: what its provider charges, in nanodollars, where that is known. fixed: the price is written for it alone.
     max_output_tokens: the most that can come back a choice; enforce: whether it must be told so.
     """
 
     upstream: UpstreamConfig
     model: str
     price: ModelPrice
+    cost: ModelPrice | None
+    fixed: bool
     published: PublishedModel
     max_output_tokens: int = _MOST_UNKNOWN
     enforce: bool = False
@@ -45,45 +49,48 @@ class Target:
 
 
 def parse_targets(
-    node: Node, price: ModelPrice, upstreams: Mapping[str, UpstreamConfig], usd: Decimal
-) -> tuple[Target, ...]:
-    """Read a model's `upstream:`, one or a list of them; price: the model's. Raises ConfigError."""
-    if not node.is_list:
-        return (_target(node, price, upstreams),)
+    name: str, fields: Mapping[str, Node], upstreams: Mapping[str, UpstreamConfig], usd: Decimal, warnings: list[str]
+) -> tuple[ModelPrice, tuple[Target, ...]]:
+    """Read a model's `upstream:`, one or a list of them, with its own price; fields: the model's. Raises ConfigError.
+
+    A margin is on what each of them charges, so with `cost_plus` each has a price of its own.
+    """
+    node = fields["upstream"]
+    items = node.items() if node.is_list else [node]
+    if not items:
+        raise node.error("is empty; name at least one `<upstream>/<its model name>`")
+    written = [item.fields(("upstream", "price", "cost")) if item.is_mapping else {"upstream": item} for item in items]
+    price: ModelPrice | None = None
     found: dict[str, Target] = {}
-    for item in node.items():
-        target = _item(item, price, upstreams, usd)
+    for item, own in zip(items, written, strict=True):
+        if "upstream" not in own:
+            raise item.error("`upstream:` is missing; add `upstream: <upstream>/<its model name>`")
+        upstream, model = _named(own["upstream"], upstreams)
+        read = partial(parse_price_and_cost, upstream=upstream, upstream_model=model, usd_per_credit=usd)
+        first = price is None
+        given = fields if first else {"price": fields["price"]}
+        if price is None:
+            price, _ = read(name, given, warnings=[])
+        # No model can be called so: names have no @.
+        apart = "price" in own or ("cost_plus" in fields["price"].members() and not first)
+        sold, cost = read(f"{name}@{upstream.name}/{model}" if apart else name, {**given, **own}, warnings=warnings)
+        published = published_model(model) if upstream.kind == "openai" else PublishedModel()
+        target = Target(upstream, model, sold, cost, "price" in own, published)
         if target.name in found:
             raise item.error(f"`{target.name[:60]}` is in the list twice; remove one")
         found[target.name] = target
-    if not found:
-        raise node.error("is empty; name at least one `<upstream>/<its model name>`")
-    return tuple(found.values())
+    assert price is not None
+    return price, tuple(found.values())
 
 
-def _item(node: Node, price: ModelPrice, upstreams: Mapping[str, UpstreamConfig], usd: Decimal) -> Target:
-    if not node.is_mapping:
-        return _target(node, price, upstreams)
-    fields = node.fields(("upstream", "price"))
-    if "upstream" not in fields:
-        raise node.error("`upstream:` is missing; add `upstream: <upstream>/<its model name>`")
-    target = _target(fields["upstream"], price, upstreams)
-    if "price" not in fields:
-        return target
-    # No model can be called so: names have no @.
-    return replace(target, price=parse_model_price(fields["price"], f"{price.model}@{target.name}", usd))
-
-
-def _target(node: Node, price: ModelPrice, upstreams: Mapping[str, UpstreamConfig]) -> Target:
+def _named(node: Node, upstreams: Mapping[str, UpstreamConfig]) -> tuple[UpstreamConfig, str]:
     text = node.text()
     name, slash, model = text.partition("/")
     if not slash or not model:
         raise node.error(f"must be `<upstream>/<its model name>`, not `{text[:60]}`")
     if name not in upstreams:
         raise node.error(f"there is no upstream `{name[:40]}`; known: {', '.join(upstreams)}")
-    upstream = upstreams[name]
-    published = published_model(model) if upstream.kind == "openai" else PublishedModel()
-    return Target(upstream, model, price, published)
+    return upstreams[name], model
 
 
 def limited(targets: tuple[Target, ...], most: int | None, model: str, warnings: list[str]) -> tuple[Target, ...]:
@@ -111,14 +118,14 @@ def limited(targets: tuple[Target, ...], most: int | None, model: str, warnings:
     return tuple(found)
 
 
-def resold(targets: tuple[Target, ...], model: str, firsts: Mapping[str, Target], node: Node) -> tuple[Target, ...]:
+def resold(targets: tuple[Target, ...], firsts: Mapping[str, Target], node: Node) -> tuple[Target, ...]:
     """Price whoever is asked when others fail, and has no price of their own, as the model that is sold from there.
 
     firsts: who is asked first, by model. node: the model's `upstream:`. Raises ConfigError where several models are
     sold from there at different prices.
     """
     return tuple(
-        _resold(target, firsts, node.items()[index]) if index and target.price.model == model else target
+        _resold(target, firsts, node.items()[index]) if index and not target.fixed else target
         for index, target in enumerate(targets)
     )
 

@@ -37,7 +37,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "_timeouts": ("upstreams.<name>.timeouts",),
     "_attributes": ("upstreams.<name>.attributes",),
     "_model": ("models.<name>",),
-    "_item": ("models.<name>.upstream[]",),
+    "parse_targets": ("models.<name>.upstream[]",),
     "_part_tokens": ("models.<name>.part_tokens",),
     "parse_model_price": ("models.<name>.price",),
     "_rule": ("models.<name>.price.<meter>[]",),

@@ -47,6 +47,8 @@ _AUDIO_BYTES_PER_SECOND = 1_000
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _CALLS = ("tool_calls", "function_call")
+_DEFINITIONS = ("tools", "functions", "response_format")
+_CHARACTERS_A_TOKEN = 4
 
 
 class InputPart(NamedTuple):
@@ -118,10 +120,31 @@ class ChatCall:
                         InputPart(role, "text" if key == "content" else key if key in _CALLS else "format", text)
                     )
         return parts + [
-            InputPart(key, "definition", bytes(members[key]).decode())
-            for key in ("tools", "functions", "response_format")
-            if self.document.get(key)
+            InputPart(key, "definition", bytes(members[key]).decode()) for key in _DEFINITIONS if self.document.get(key)
         ]
+
+    def input_lengths(self, part_tokens: Mapping[str, int]) -> dict[str, dict[str, int]]:
+        """Measure the input by role and kind, in characters: what it is made of, where nobody counts its tokens."""
+        found: dict[str, dict[str, int]] = {}
+        for message in self.messages:
+            role = message.get("role")
+            kinds = found.setdefault(role if role in _ROLES else "other", {})
+            content = message.get("content")
+            if isinstance(content, str):
+                kinds["text"] = kinds.get("text", 0) + len(content)
+            elif isinstance(content, list):
+                for part in content:
+                    kind, _, tokens = _payload_cost(part, part_tokens)
+                    text = part.get("text") if isinstance(part, dict) else None
+                    size = len(text) if isinstance(text, str) else tokens * _CHARACTERS_A_TOKEN
+                    kinds[kind] = kinds.get(kind, 0) + size
+            for key in _CALLS:
+                if message.get(key):
+                    kinds[key] = kinds.get(key, 0) + len(orjson.dumps(message[key]))
+        for key in _DEFINITIONS:
+            if self.document.get(key):
+                found[key] = {"definition": len(bytes(self.members[key]))}
+        return found
 
     def rewritten(self, upstream_model: str, limit: int | None, limit_name: str) -> bytes:
         """Make the upstream's body: only the model, the usage option of streams and the output limit differ.

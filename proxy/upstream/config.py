@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pricing.document import Node
+from proxy.published import provider_of_host, providers
 
 __all__ = ["Timeouts", "UpstreamConfig", "parse_upstream", "parse_url"]
 
@@ -27,7 +29,8 @@ class UpstreamConfig:
     """Who answers.
 
     on: whether it has what it needs; a model on an upstream that is off is not offered. attributes: what prices may
-    depend on and every call of it has, whatever the request says.
+    depend on and every call of it has, whatever the request says. provider: whose published prices its calls cost, as
+    the published map names it, where that is known.
     """
 
     name: str
@@ -39,6 +42,7 @@ class UpstreamConfig:
     forward_headers: tuple[str, ...] = ()
     on: bool = True
     attributes: Mapping[str, str] = field(default_factory=dict)
+    provider: str | None = None
 
 
 def parse_url(node: Node, schemes: tuple[str, ...]) -> str:
@@ -65,7 +69,9 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
     if kind == "demo":
         fields = node.fields(("kind", "attributes"))
         return UpstreamConfig(name, kind, output_limit="max_completion_tokens", attributes=_attributes(fields))
-    fields = node.fields(("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers", "attributes"))
+    fields = node.fields(
+        ("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers", "attributes", "provider")
+    )
     if "base_url" not in fields:
         raise node.error('`base_url:` is missing; add e.g. base_url: "https://api.openai.com/v1"')
     base_url = parse_url(fields["base_url"], ("http", "https")).rstrip("/")
@@ -93,6 +99,7 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
         # Without `api_key` there is nothing to send, as with a local model; written and empty switches off.
         on="api_key" not in fields or bool(api_key),
         attributes=_attributes(fields),
+        provider=_provider(fields["provider"]) if "provider" in fields else provider_of_host(host),
     )
 
 
@@ -103,6 +110,15 @@ def _attributes(fields: Mapping[str, Node]) -> dict[str, str]:
     if not found:
         raise fields["attributes"].error("names nothing; known: region, service_tier")
     return {name: child.text() for name, child in found.items()}
+
+
+def _provider(node: Node) -> str:
+    name, known = node.text(), providers()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean `{near[0]}`?" if near else "write one such as openai, anthropic or gemini"
+        raise node.error(f"nothing is published of a provider `{name[:40]}`; {hint}")
+    return name
 
 
 def _timeouts(node: Node) -> Timeouts:

@@ -155,7 +155,7 @@ def test_any_text_is_a_price_or_refused(text: str) -> None:
         ("input_tokens: 1 / 1M\noutput_tokens: 1 / 1M\ninput_tokens: 2 / 1M\n", 3, "twice (first on line 1)"),
         ("input_tokens: 1 / 1M\noutput_token: 1 / 1M\n", 2, "did you mean `output_tokens`?"),
         ("request: 1\nminutes: 5\n", 2, "unknown key `minutes`"),
-        ("cost_plus: 25%\n", 1, "`cost_plus` is not supported by this release"),
+        ("cost_plus: 25%\n", 1, "`cost_plus` is of a model's `price:` only"),
         ("request: 1\nper: run\n", 2, "`per` is not supported by this release"),
         ("{}", 1, "write at least one meter"),
     ],
