@@ -333,6 +333,10 @@ class Ledger:
         """What a test clock shows, or None where there is none."""
         return await self._read(self._queries.clock, clock)
 
+    async def time_of(self, account_id: int) -> int:
+        """What time it is for an account: its test clock's where it has one, in microseconds since 1970."""
+        return await self._read(self._queries.time_of, account_id, self._commit.now())
+
     async def balance(self, account_id: int, now: int | None = None) -> Balance:
         """Read an account as of `now`, writing nothing; one that is bound to a test clock has the clock's time."""
         at = self._commit.now() if now is None else now

@@ -57,6 +57,8 @@ _USED_UP = (
     " AND expires_at > ? ORDER BY grant_id"
 )
 
+_OWN_TIME = "SELECT c.now FROM ledger_account a JOIN ledger_clock c ON c.clock_id = a.clock WHERE a.account_id = ?"
+
 _ABOVE = "SELECT account_id FROM ledger_account WHERE account_id > ? ORDER BY account_id LIMIT ?"
 
 # A change of plan that has come due is written when something next happens in its account.
@@ -118,6 +120,11 @@ class Queries:
     def clock(self, clock: int) -> int | None:
         with self._reader() as reader:
             return load_clocks(reader).get(clock)
+
+    def time_of(self, account_id: int, now: int) -> int:
+        with self._reader() as reader:
+            shown = reader.rows(_OWN_TIME, account_id)
+        return int(shown[0][0]) if shown else now
 
     def bucket_counts(self, account_id: int) -> list[BucketCount]:
         used_up = (col(GrantRow.balance) == 0) & (col(GrantRow.lost) == 0)

@@ -211,7 +211,7 @@ class _Accounts(Admin):
 
     async def show_receipt(self, request: Request) -> Response:
         await self._allow(request)
-        return answer(await find_receipt(self._services.ledger, request.path_params["id"], None, operator=True))
+        return answer(await find_receipt(self._services, request, None, operator=True))
 
 
 def account_closed() -> ApiError:

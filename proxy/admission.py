@@ -16,6 +16,7 @@ from proxy.config import Config, ModelConfig
 from proxy.counting import TokenCounter
 from proxy.errors import bad_request
 from proxy.idempotency import in_progress, key_conflict
+from proxy.offers import Offer
 from proxy.operations.chat import ChatCall
 from proxy.people.callers import Caller
 from proxy.plans import not_in_plan
@@ -32,19 +33,18 @@ COUNT_BEYOND = 4
 class Terms:
     """What a call may use at most, output tokens a choice.
 
-    limit: output tokens that are held for. least: the limit is never shortened below this. sent: the limit that the
-    upstream is told, None where the caller's own stands. shortened_to: the limit where the balance shortened it.
-    run: whose calls the bounds are for together.
+    cards: of all who may answer; it is held for the dearest, and shortened to what fits each. limit: output tokens that
+    are held for. least: the limit is never shortened below this. shortened_to: the limit where the balance shortened
+    it. run: whose calls the bounds are for together.
     """
 
-    card: RateCard
+    cards: tuple[RateCard, ...]
     needs: Mapping[str, str]
     input_tokens: int
     limit: int
     least: int
     choices: int
     may_shorten: bool
-    sent: int | None = None
     shortened_to: int | None = None
     run: str | None = None
 
@@ -55,29 +55,35 @@ class Terms:
 
     def cost(self) -> int:
         """The most that the call can cost, in nanocredits."""
-        return quote(self.card, self.bound()).total
+        bound = self.bound()
+        return max(quote(card, bound).total for card in self.cards)
 
     def share(self, operation: str | None) -> tuple[int, RunShare | None]:
         """What the call can cost at most apart from its share of a run, in nanocredits, and that share."""
         if self.run is None:
             return self.cost(), None
-        quoted = quote(self.card.bounded(None, None), self.bound())
-        rest = of_surcharges(self.card, quoted)
-        return rest, run_share(self.card, self.run, operation, quoted.total - rest)
+        found = [self._share(card, self.run, operation) for card in self.cards]
+        rest, share = found[0]
+        for other, another in found[1:]:
+            rest, share = max(rest, other), _covering(share, another)
+        return rest, share
+
+    def _share(self, card: RateCard, run: str, operation: str | None) -> tuple[int, RunShare]:
+        quoted = quote(card.bounded(None, None), self.bound())
+        rest = of_surcharges(card, quoted)
+        return rest, run_share(card, run, operation, quoted.total - rest)
 
     def later_in(self, run: Run | None) -> Terms:
         """The same call as its run has it: what was charged for the run counts towards its bounds."""
         if run is None:
             return self
-        least, most = (
-            None if bound is None else replace(bound, nano=max(0, bound.nano - run.charged))
-            for bound in (self.card.least, self.card.most)
-        )
-        return replace(self, card=self.card.bounded(least, most))
+        return replace(self, cards=tuple(_later(card, run) for card in self.cards))
 
     def affordable(self, budget: int) -> int | None:
         """The largest output limit that a budget pays for; None where output is free, negative where nothing fits."""
-        output = affordable_output(self.card, self.bound(), budget)
+        bound = self.bound()
+        found = [affordable_output(card, bound, budget) for card in self.cards]
+        output = min((output for output in found if output is not None), default=None)
         return None if output is None else output // self.choices
 
     def shortened(self, budget: int) -> Terms | None:
@@ -85,13 +91,29 @@ class Terms:
         limit = self.affordable(budget)
         if not self.may_shorten or limit is None or not self.least <= limit < self.limit:
             return None
-        return replace(self, limit=limit, sent=limit, shortened_to=limit)
+        return replace(self, limit=limit, shortened_to=limit)
+
+
+def _later(card: RateCard, run: Run) -> RateCard:
+    least, most = (
+        None if bound is None else replace(bound, nano=max(0, bound.nano - run.charged))
+        for bound in (card.least, card.most)
+    )
+    return card.bounded(least, most)
+
+
+def _covering(share: RunShare, other: RunShare) -> RunShare:
+    """A share of which either of two is part, whatever its run has come to."""
+    least = max((each.least for each in (share, other) if each.least is not None), default=None)
+    most = None if share.most is None or other.most is None else max(share.most, other.most)
+    return replace(share, raw=max(share.raw, other.raw), least=least, most=most)
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A call whose upper bound is held, durably."""
+    """A call whose upper bound is held, durably; offers: who may answer it, in the order in which they are asked."""
 
+    offers: tuple[Offer, ...]
     terms: Terms
     held: Held
     memo: CallMemo
@@ -103,33 +125,26 @@ def in_payer(caller: Caller, run: str | None) -> str | None:
 
 
 def terms_of(
-    call: ChatCall, model: ModelConfig, card: RateCard, headers: Mapping[bytes, bytes], run: str | None
+    call: ChatCall, model: ModelConfig, offers: tuple[Offer, ...], headers: Mapping[bytes, bytes], run: str | None
 ) -> Terms:
     """Work out a call's bounds without counting its input; raises ApiError where X-Farebox-Fit is none.
 
-    run: whose calls the card's bounds are for together, None where they are for each. Raises ApiError 400 too where the
-    call asks for something that has no price.
+    run: whose calls the cards' bounds are for together, where they are not for each.
     """
-    for meter, param in call.needs.items():
-        if not card.covers(meter):
-            raise bad_request(
-                f"{meter} is not priced for `{model.name}`; remove `{param}`", param, code="not_supported"
-            )
     fit = headers.get(b"x-farebox-fit")
     if fit not in (None, b"clamp"):
         raise bad_request("the header X-Farebox-Fit must be `clamp`", "X-Farebox-Fit")
     bound = call.input_bound(model.part_tokens)
-    over = call.limit is None or call.limit > model.max_output_tokens
     return Terms(
-        card=card,
+        cards=tuple(offer.card for offer in offers),
         needs=call.needs,
         input_tokens=bound if model.max_input_tokens is None else min(bound, model.max_input_tokens),
         limit=model.hold_output_tokens if call.limit is None else min(call.limit, model.max_output_tokens),
         least=model.min_output_tokens,
         choices=call.choices,
         may_shorten=call.limit is None or fit is not None,
-        sent=model.max_output_tokens if model.enforce and over else None,
-        run=run,
+        # An operation's bounds are a run's whoever answers.
+        run=run if offers[0].card.per_run else None,
     )
 
 
@@ -159,6 +174,7 @@ async def admit(
     config: Config,
     caller: Caller,
     hold_id: int,
+    offers: tuple[Offer, ...],
     terms: Terms,
     memo: CallMemo,
     call: ChatCall,
@@ -205,7 +221,7 @@ async def admit(
             if isinstance(outcome, Refused) and outcome.reason in ("insufficient", "limit"):
                 fitting = terms.later_in(outcome.run).shortened(outcome.affordable)
                 if fitting is not None:
-                    terms = replace(fitting, card=terms.card)
+                    terms = replace(fitting, cards=terms.cards)
                     outcome = await place(terms)
     except LedgerUnavailable as error:
         # Perhaps only the commit's answer was lost: whatever was held for this call is let go as soon as may be.
@@ -225,4 +241,4 @@ async def admit(
         raise refused(
             outcome, terms.later_in(outcome.run).affordable(outcome.affordable), config.top_up_url, config.credit.say
         )
-    return Admitted(terms, outcome, memo)
+    return Admitted(offers, terms, outcome, memo)

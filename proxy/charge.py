@@ -53,6 +53,10 @@ class Charge:
         self.held = held
         self.ending = False
 
+    def sold_at(self, card: RateCard, memo: CallMemo) -> None:
+        """Say who is to be paid for: of all whose price the hold covers, whoever answers."""
+        self._card, self._memo = card, memo
+
     def can_charge(self, usage: Usage) -> bool:
         """Whether the usage's price is an amount that can be charged at all, at most 10⁹ credits."""
         return rate(self._card, usage).total <= _MOST

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -122,9 +122,9 @@ def parse_surcharges(node: Node, usd: Decimal) -> Rules:
 
 
 def parse_operations(
-    node: Node | None, usd: Decimal, models: Mapping[str, ModelPrice], classes: Mapping[str, str | None]
+    node: Node | None, usd: Decimal, models: Mapping[str, Sequence[ModelPrice]], classes: Mapping[str, str | None]
 ) -> tuple[dict[str, OperationConfig], dict[str, OperationPrice]]:
-    """Read `operations:`: what calls are, and what each does to prices."""
+    """Read `operations:`: what calls are, and what each does to prices; models: all prices that each may be sold at."""
     operations: dict[str, OperationConfig] = {}
     prices: dict[str, OperationPrice] = {}
     for name, child in (named(node) if node else {}).items():
@@ -144,9 +144,9 @@ def parse_operations(
             members=None if klass is None else frozenset(each for each, other in classes.items() if other == klass),
         )
         price = parse_operation_price(name, fields, usd)
-        for other in models.values():
+        for sold, other in ((sold, other) for sold, prices_of in models.items() for other in prices_of):
             least, most = price.least or other.least, price.most or other.most
-            fits = operation.fits(endpoint or "", other.model)
+            fits = operation.fits(endpoint or "", sold)
             merged = other.rules.keys() | price.rules.keys()
             if fits and any(METERS[meter].token for meter in merged) and not {INPUT, OUTPUT} <= merged:
                 raise child.error(

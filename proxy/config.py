@@ -11,7 +11,6 @@ from pathlib import Path
 from ledger.rules import Rules
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
-from pricing.meters import INPUT
 from pricing.parsing import price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
 from proxy.buckets import BucketConfig, parse_buckets
@@ -20,8 +19,8 @@ from proxy.costs import parse_price_and_cost
 from proxy.credit import Credit, parse_credit
 from proxy.limits import LimitsConfig, parse_limits
 from proxy.plans import PlanConfig, Signup, off_price, parse_plans, parse_signup, plans_by_model
-from proxy.published import PublishedModel, published_model
 from proxy.schedule import Schedule
+from proxy.targets import Target, first_named, limited, parse_targets, resold
 from proxy.upstream.config import Timeouts, UpstreamConfig, parse_upstream, parse_url
 
 __all__ = ["BucketConfig", "Config", "ModelConfig", "Timeouts", "UpstreamConfig", "load_config", "parse_config"]
@@ -52,16 +51,15 @@ _TOP_LATER = (
     "passthrough",
 )
 _MOST_TOKENS = 10_000_000
-_FALLBACK_OUTPUT = 16384
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What callers may ask for. Token figures are per choice.
 
-    max_output_tokens: the most that can come back; enforce: whether the upstream must be told so.
-    max_input_tokens: the provider's published limit, if known. cost: what the provider charges, in nanodollars, where
-    that is known.
+    targets: who may answer, in the order in which they are asked; never empty. max_output_tokens: the most that can
+    come back of any. max_input_tokens: the providers' published limit, if known of all. cost: what the
+    first of them charges, in nanodollars, where that is known.
     """
 
     name: str
@@ -70,10 +68,8 @@ class ModelConfig:
     speed: int | None
     quality: int | None
     klass: str | None
-    upstream: UpstreamConfig
-    upstream_model: str
+    targets: tuple[Target, ...]
     max_output_tokens: int
-    enforce: bool
     hold_output_tokens: int
     min_output_tokens: int
     max_input_tokens: int | None
@@ -81,6 +77,16 @@ class ModelConfig:
     on_leave: str
     price: ModelPrice
     cost: ModelPrice | None
+
+    @property
+    def on(self) -> bool:
+        """Whether anybody can answer."""
+        return any(target.upstream.on for target in self.targets)
+
+    @property
+    def upstream(self) -> UpstreamConfig:
+        """Who is asked first."""
+        return next((target for target in self.targets if target.upstream.on), self.targets[0]).upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +122,11 @@ class Config:
         return self.table.card(model, operation, attributes)
 
     def offers(self, model: ModelConfig) -> bool:
-        """Whether a model can be called: its upstream is on, and the prices in force have one for it."""
-        return model.upstream.on and model.name in self.table.models
+        """Whether a model can be called: the prices in force have one for it, and for somebody who can answer."""
+        models = self.table.models
+        return model.name in models and any(
+            target.upstream.on and target.price.model in models for target in model.targets
+        )
 
     def under(self, table: PriceTable) -> Config:
         """The same with another table in force."""
@@ -147,11 +156,13 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
     warnings: list[str] = []
     credit = parse_credit(top["credit"]) if "credit" in top else Credit()
     upstreams = {name: parse_upstream(name, node) for name, node in named(top["upstreams"]).items()}
-    models = {name: _model(name, node, upstreams, credit.usd, warnings) for name, node in named(top["models"]).items()}
+    nodes = named(top["models"])
+    models = _sold({name: _model(name, node, upstreams, credit.usd, warnings) for name, node in nodes.items()}, nodes)
     surcharges = parse_surcharges(top["surcharges"], credit.usd) if "surcharges" in top else {}
-    prices = {name: model.price for name, model in models.items()}
+    sold = {name: (model.price, *(target.price for target in model.targets)) for name, model in models.items()}
+    prices = {price.model: price for each in sold.values() for price in each}
     classes = {name: model.klass for name, model in models.items()}
-    operations, operation_prices = parse_operations(top.get("operations"), credit.usd, prices, classes)
+    operations, operation_prices = parse_operations(top.get("operations"), credit.usd, sold, classes)
     matching = {name: operation.matching() for name, operation in operations.items()}
     buckets = parse_buckets(top.get("buckets"))
     plans = parse_plans(top.get("plans"), credit.usd, buckets, classes)
@@ -259,22 +270,13 @@ def _model(
                     else "a reachable model needs a price; add one, such as `price: {request: 1}`"
                 )
             )
-    upstream, upstream_model = _target(fields["upstream"], upstreams)
-    published = published_model(upstream_model) if upstream.kind == "openai" else PublishedModel()
-    price, cost = parse_price_and_cost(name, fields, upstream, upstream_model, usd, warnings)
-    sells_tokens = INPUT in price.rules
-    if "max_output_tokens" in fields:
-        most, enforce = fields["max_output_tokens"].integer(1, _MOST_TOKENS), True
-    elif published.max_output_tokens:
-        most, enforce = published.max_output_tokens, False
-    else:
-        most, enforce = _FALLBACK_OUTPUT, sells_tokens
-        if sells_tokens and upstream.kind != "demo":
-            warnings.append(
-                f"model {name}: the output limit of {upstream_model} is not known; {_FALLBACK_OUTPUT} is enforced."
-                " Set max_output_tokens"
-            )
-    least = min(1024 if published.reasons else 16, most)
+    first, first_model = first_named(fields["upstream"], upstreams)
+    price, cost = parse_price_and_cost(name, fields, first, first_model, usd, warnings)
+    written = fields["max_output_tokens"].integer(1, _MOST_TOKENS) if "max_output_tokens" in fields else None
+    targets = limited(parse_targets(fields["upstream"], price, cost, upstreams, usd, warnings), written, name, warnings)
+    most = max(target.max_output_tokens for target in targets)
+    longest = [target.published.max_input_tokens for target in targets]
+    least = min(1024 if any(target.published.reasons for target in targets) else 16, most)
     return ModelConfig(
         name=name,
         title=fields["title"].text() if "title" in fields else name,
@@ -282,36 +284,31 @@ def _model(
         speed=fields["speed"].integer(1, 5) if "speed" in fields else None,
         quality=fields["quality"].integer(1, 5) if "quality" in fields else None,
         klass=fields["class"].text() if "class" in fields else None,
-        upstream=upstream,
-        upstream_model=upstream_model,
+        targets=targets,
         max_output_tokens=most,
-        enforce=enforce,
         hold_output_tokens=fields["hold_output_tokens"].integer(1, most) if "hold_output_tokens" in fields else most,
         min_output_tokens=fields["min_output_tokens"].integer(1, most) if "min_output_tokens" in fields else least,
-        max_input_tokens=published.max_input_tokens,
+        max_input_tokens=None if None in longest else max(filter(None, longest)),
         part_tokens=_part_tokens(fields.get("part_tokens")),
         on_leave=(
             fields["on_leave"].choice(("cancel", "finish"))
             if "on_leave" in fields
             else "finish"
-            if published.hides_reasoning
+            if any(target.published.hides_reasoning for target in targets)
             else "cancel"
         ),
         price=price,
-        cost=cost,
+        cost=targets[0].cost,
     )
 
 
-def _target(node: Node, upstreams: Mapping[str, UpstreamConfig]) -> tuple[UpstreamConfig, str]:
-    if node.is_list:
-        raise node.error("fallbacks are not supported by this release; name one `<upstream>/<model>`")
-    text = node.text()
-    name, slash, model = text.partition("/")
-    if not slash or not model:
-        raise node.error(f"must be `<upstream>/<its model name>`, not `{text[:60]}`")
-    if name not in upstreams:
-        raise node.error(f"there is no upstream `{name[:40]}`; known: {', '.join(upstreams)}")
-    return upstreams[name], model
+def _sold(models: Mapping[str, ModelConfig], nodes: Mapping[str, Node]) -> dict[str, ModelConfig]:
+    """Price every target, which takes all models; raises ConfigError."""
+    firsts = {name: model.targets[0] for name, model in models.items()}
+    return {
+        name: replace(model, targets=resold(model.targets, name, firsts, nodes[name].members()["upstream"]))
+        for name, model in models.items()
+    }
 
 
 def _part_tokens(node: Node | None) -> dict[str, int]:

@@ -20,7 +20,8 @@ from pricing.amounts import format_credits
 from pricing.table import PriceTable
 from proxy.caller import headers_of, identify
 from proxy.config import Config, ModelConfig
-from proxy.errors import ApiError
+from proxy.errors import ApiError, bad_request
+from proxy.explain import explained
 from proxy.ids import account_id, object_id, parse_object
 from proxy.jsonapi import JSON, answer, timestamp
 from proxy.price_list import rules_object
@@ -38,9 +39,7 @@ def routes(services: Services) -> list[Route]:
 
     async def receipt(request: Request) -> Response:
         caller = await identify(services, headers_of(request.scope))
-        return answer(
-            await find_receipt(services.ledger, request.path_params["id"], caller.account_id, member=caller.member)
-        )
+        return answer(await find_receipt(services, request, caller.account_id, member=caller.member))
 
     async def models(request: Request) -> Response:
         await identify(services, headers_of(request.scope))
@@ -86,20 +85,26 @@ _FOR_OPERATORS = ("attempts", "first_byte_ms", "ended_ms", "body_sha256", "retry
 
 
 async def find_receipt(
-    ledger: Ledger, text: str, account: int | None, *, member: str | None = None, operator: bool = False
+    services: Services, request: Request, account: int | None, *, member: str | None = None, operator: bool = False
 ) -> dict[str, Any]:
-    """Find a receipt by its id; account, member: whose it must be, None for anybody's. Raises ApiError 404.
+    """Find the receipt of a path's id; account, member: whose it must be, None for anybody's. Raises ApiError 404.
 
-    operator: with what callers are not shown, such as how the upstream did it.
+    With `?explain=1` it is explained. operator: with what callers are not shown, such as how the upstream did it.
     """
-    ids = parse_object("req", text)
+    explain = request.query_params.get("explain", "0")
+    if explain not in ("0", "1"):
+        raise bad_request("`explain` must be 0 or 1", "explain", status=422)
+    ids = parse_object("req", request.path_params["id"])
     recorded = None
     if ids is not None and account in (None, ids[1]):
-        recorded = await ledger.receipt(ids[1], ids[0])
+        recorded = await services.ledger.receipt(ids[1], ids[0])
     memo: Mapping[str, Any] = {} if recorded is None else orjson.loads(recorded.memo)
     if ids is None or recorded is None or member not in (None, memo.get("member")):
         raise ApiError(404, "not_found", "There is no such receipt")
     shown = receipt_object(ids[1], recorded)
+    if explain == "1":
+        balance = await services.ledger.balance(ids[1])
+        shown["explanation"] = await explained(services, shown, memo, balance.plan)
     if operator:
         shown |= {name: memo.get(name) for name in _FOR_OPERATORS}
         shown["account"] = account_id(ids[1])

@@ -31,7 +31,9 @@ class Interruptible:
     An interruption that comes outside a block is raised when the next one is entered. Deadlines are in seconds.
     """
 
-    __slots__ = ("_armed", "_cancelled", "_deadline", "_ends", "_loop", "_task", "_timer", "left", "reason", "sending")
+    __slots__ = (
+        "_armed", "_cancelled", "_deadline", "_ends", "_later", "_loop", "_task", "_timer", "left", "reason", "sending",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # The loop is handed in: looking for the running one costs a system call each time.
@@ -44,6 +46,7 @@ class Interruptible:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = self._ends = float("inf")
         self.reason: str | None = None
+        self._later: str | None = None
         self.sending = False
         self.left = False
 
@@ -54,6 +57,13 @@ class Interruptible:
             if self._armed:
                 self._cancelled = True
                 self._task.cancel()
+        elif self._later is None and reason != TIMED_OUT:
+            self._later = reason
+
+    def resume(self) -> None:
+        """Wait on after time ran out, for something that has a deadline of its own; another reason still ends that."""
+        if self.reason == TIMED_OUT:
+            self.reason, self._later = self._later, None
 
     async def watch(self, receive: Receive, *, interrupts: bool) -> None:
         """Note that the client left, and end the waiting then if it `interrupts`."""

@@ -18,9 +18,10 @@ from proxy.exchange import Exchange
 from proxy.idempotency import Answer
 from proxy.interruption import CLIENT_LEFT, LAPSED, TIMED_OUT, Interruptible
 from proxy.operations.chat import ChatCall
+from proxy.operations.chat_stream import ChatStream
 from proxy.receipts import UPSTREAM_BROKE, UPSTREAM_ERROR
 from proxy.services import Services
-from proxy.upstream.failures import failure
+from proxy.upstream.failures import PASSED, failure
 from proxy.upstream.upstream import Upstream, UpstreamFailed, UpstreamResponse
 
 __all__ = ["Performance", "interruption", "read_error"]
@@ -35,8 +36,7 @@ _PLAUSIBLE = 10**8
 class Performance:
     """A call between its hold and its end.
 
-    called: the upstream may have seen it. received: output so far, a text a choice, kept
-    by whoever streams.
+    offer: who is to answer now. called: they may have seen it. stream: what they have streamed.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Performance:
         life: Interruptible,
         call: ChatCall,
         model: ModelConfig,
-        upstream: Upstream,
+        upstreams: Mapping[str, Upstream],
         admitted: Admitted,
         account: int,
     ) -> None:
@@ -56,17 +56,19 @@ class Performance:
         self.call = call
         self.model = model
         self.terms = admitted.terms
+        self.offer, *self._others = admitted.offers
         self.account = account
         self.charge = Charge(
             services.ledger,
             services.pending,
             account,
             admitted.held,
-            admitted.terms.card,
+            self.offer.card,
             admitted.memo,
             admitted.terms.run,
         )
         self.called = False
+        self.stream: ChatStream | None = None
         self.ended: Ended | None = None
         self.outcome = ""
         self.estimated = False
@@ -76,7 +78,8 @@ class Performance:
         self._counted: dict[str, object] = {}
         self.tokens: Usage = {}
         self._services = services
-        self._upstream = upstream
+        self._upstreams = upstreams
+        self._memo = admitted.memo
         self._headers = headers
 
     @property
@@ -88,25 +91,47 @@ class Performance:
         """Send the call upstream; raises UpstreamFailed."""
         self.called = True
         self._opened_at = time.perf_counter()
-        upstream = self.model.upstream
+        target = self.offer.target
+        upstream = target.upstream
         self.life.within(upstream.timeouts.first_byte, upstream.timeouts.total)
         headers = {"content-type": "application/json"}
         for name in (*_FORWARDED, *upstream.forward_headers):
             value = self._headers.get(name.encode())
             if value is not None:
                 headers[name] = value.decode("latin-1")
-        request = self.call.rewritten(self.model.upstream_model, self.terms.sent, upstream.output_limit)
-        attempt: dict[str, object] = {"upstream": upstream.name, "status": None}
+        limit = target.told(self.call.limit, self.terms.shortened_to)
+        request = self.call.rewritten(target.model, limit, upstream.output_limit)
+        attempt: dict[str, object] = {"upstream": upstream.name, "model": target.model, "status": None}
         self._attempts.append(attempt)
-        response = await self._upstream.open("/chat/completions", request, headers)
+        response = await self._upstreams[upstream.name].open("/chat/completions", request, headers)
         attempt["status"] = response.status
         return response
+
+    def falls_back(self, problem: ApiError) -> bool:
+        """Let the next who may answer be asked, after a failure that is neither the caller's nor seen by anybody.
+
+        Returns whether there is somebody. Nothing is owed to whoever failed.
+        """
+        if (
+            not self._others
+            or problem.status in PASSED
+            or self.exchange.begun
+            or self.left
+            or self.life.reason not in (None, TIMED_OUT)
+            or self._services.draining
+        ):
+            return False
+        self.offer = self._others.pop(0)
+        self.called, self.first_byte_at = False, None
+        self.charge.sold_at(self.offer.card, self._memo.answered_by(self.offer))
+        self.life.resume()
+        return True
 
     def arrived(self) -> None:
         """Some of the answer is here: move the deadline on, and note the first time."""
         if self.first_byte_at is None:
             self.first_byte_at = time.perf_counter()
-        self.life.within(self.model.upstream.timeouts.between_bytes)
+        self.life.within(self.offer.target.upstream.timeouts.between_bytes)
 
     def _performed(self) -> dict[str, object]:
         """How the upstream did it: never content, only figures."""
@@ -114,7 +139,7 @@ class Performance:
         return {
             "attempts": self._attempts,
             "first_byte_ms": None if first is None else round((first - self._opened_at) * 1000, 1),
-            "ended_ms": round((time.perf_counter() - self._opened_at) * 1000, 1) if self.called else None,
+            "ended_ms": round((time.perf_counter() - self._opened_at) * 1000, 1) if self._attempts else None,
             **self._counted,
         }
 
@@ -173,9 +198,10 @@ class Performance:
         with suppress(LedgerError):
             self.ended = await self.charge.void(ended, self._performed())
 
-    def close(self, received: list[str]) -> None:
+    def close(self) -> None:
         """Let go of everything; a charge that nobody ended is ended in the background."""
         if not self.charge.ending:
+            received = self.stream.texts() if self.stream is not None else []
             self._services.pending.start(self._end_abandoned(received))
 
     async def _end_abandoned(self, received: list[str]) -> None:

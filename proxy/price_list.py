@@ -66,10 +66,17 @@ def price_list(config: Config) -> str:
     credit = config.credit
     lines = [f"Prices {config.table.version}, in {credit.plural} (1 {credit.name} = ${credit.usd})", ""]
     for name, model in config.models.items():
-        off = "" if model.upstream.on else f"  (off: upstream {model.upstream.name} has no api_key)"
+        off = "" if model.on else f"  (off: upstream {model.upstream.name} has no api_key)"
         lines.append(f"{model.title} ({name}){off}")
         own = config.table.models[name]
         lines += _prices(rules_object(own.rules, own.least, own.most, own.factors))
+        for target in model.targets:
+            sold = config.table.models[target.price.model]
+            if sold.model not in config.models:
+                lines.append(f"{model.title} ({name}), answered by {target.name}")
+                lines += _prices(rules_object(sold.rules, sold.least, sold.most, sold.factors))
+            elif sold.model != name:
+                lines += [f"{model.title} ({name}), answered by {target.name}: as {sold.model}", ""]
     if config.table.surcharges:
         lines += ["Surcharges, on any call"]
         lines += _prices(_rules(config.table.surcharges))

@@ -18,6 +18,7 @@ from proxy.caller import headers_of, identify, operation_of
 from proxy.endpoints import CHAT, METERED
 from proxy.errors import bad_request, not_supported
 from proxy.jsonapi import answer, read_fields
+from proxy.offers import offers_of
 from proxy.operations import chat
 from proxy.plans import not_in_plan
 from proxy.serve import find_model
@@ -44,7 +45,8 @@ def routes(services: Services) -> list[Route]:
         call = chat.parse(fields.written("body"))
         model = find_model(config, call.model)
         operation = operation_of(config, caller, headers, endpoint, model)
-        terms = terms_of(call, model, config.card(model.name, operation, call.attributes), headers, None)
+        offers = await offers_of(config.table, services.ledger, caller.account_id, call, model, operation)
+        terms = terms_of(call, model, offers, headers, None)
         balance = await services.ledger.balance(caller.account_id)
         if (plans := config.plans_with.get(model.name)) is not None and balance.plan not in plans:
             raise not_in_plan(model.name, balance.plan, config.plans)
@@ -64,7 +66,7 @@ def routes(services: Services) -> list[Route]:
                 "object": "credits.quote",
                 "model": model.name,
                 "operation": operation,
-                "least": format_credits(_least(terms.card, counted)),
+                "least": format_credits(min(_least(card, counted) for card in terms.cards)),
                 "most": format_credits(most),
                 "available": format_credits(balance.available),
                 "fits": most <= max(headroom, 0) and balance.status == "active" and not caller.barred,

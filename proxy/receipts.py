@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from pricing.receipt import Rating, format_quantity
 from pricing.usage import Usage
+from proxy.offers import Offer
 
 __all__ = ["ANSWERED", "CLIENT_LEFT", "DIED", "UPSTREAM_BROKE", "UPSTREAM_ERROR", "CallMemo", "died"]
 
@@ -25,7 +26,8 @@ class CallMemo:
     """What is known of a call when it is admitted; body_sha256 and what follows it are for reviews of usage.
 
     input_by_role: tokens by role and kind, where they were counted. member: who spends a team's credits by it.
-    attributes: of the request, on which its price may depend.
+    attributes: on which its price may depend. priced_as: the entry of the price table that prices it, None where that
+    is the model's.
     """
 
     endpoint: str
@@ -44,6 +46,7 @@ class CallMemo:
     input_by_role: Mapping[str, Mapping[str, int]] | None = None
     member: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    priced_as: str | None = None
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -63,7 +66,12 @@ class CallMemo:
             "retry_count": self.retry_count,
             "messages": self.messages,
             "input_by_role": self.input_by_role,
-        }
+        } | ({} if self.priced_as is None else {"priced_as": self.priced_as})
+
+    def answered_by(self, offer: Offer) -> CallMemo:
+        """The memo of the same call, answered by this one."""
+        model, priced_as = offer.target.model, offer.priced_as(self.model)
+        return replace(self, upstream_model=model, priced_as=priced_as, attributes=offer.attributes)
 
     def held(self) -> bytes:
         """Write the memo of a call that is running."""

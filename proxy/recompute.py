@@ -169,7 +169,8 @@ def _document(recorded: Recorded) -> Mapping[str, Any]:
 
 def used_call(memo: Mapping[str, Any]) -> UsedCall:
     """Read what a settled call's price depends on out of its memo; raises Unreadable."""
-    model, operation, usage = memo.get("model"), memo.get("operation"), memo.get("usage")
+    # Somebody else may have answered, at another price than the model's.
+    model, operation, usage = memo.get("priced_as", memo.get("model")), memo.get("operation"), memo.get("usage")
     # Before `answered` was kept, only calls whose client left were charged without any output.
     attributes, answered = memo.get("attributes"), memo.get("answered", memo.get("ended") != CLIENT_LEFT or None)
     if (

@@ -36,8 +36,8 @@ from proxy.exchange import Exchange
 from proxy.idempotency import claim_of, refused_again, replayed
 from proxy.ids import object_id
 from proxy.interruption import Interruptible
+from proxy.offers import offers_of
 from proxy.operations import chat
-from proxy.operations.chat_stream import ChatStream
 from proxy.people.callers import Caller
 from proxy.performance import Performance
 from proxy.receipts import CallMemo
@@ -95,7 +95,6 @@ class _PaidCall:
         self.exchange = Exchange(send, object_id("req", self._own_id, 0))
         self._life = Interruptible(services.loop)
         self._performance: Performance | None = None
-        self._stream: ChatStream | None = None
         self._admitted_at = 0.0
         self._watcher: asyncio.Task[None] | None = None
         self._model_name = "-"
@@ -127,12 +126,12 @@ class _PaidCall:
             self._life.watch(self._receive, interrupts=model.on_leave == "cancel" and claim is None)
         )
         operation = operation_of(self._config, caller, headers, CHAT, model)
-        card = self._config.card(model.name, operation, call.attributes)
+        offers = await offers_of(self._config.table, services.ledger, caller.account_id, call, model, operation)
         run, run_limit = run_of(headers)
         memo = CallMemo(
             endpoint=CHAT,
             model=model.name,
-            upstream_model=model.upstream_model,
+            upstream_model=offers[0].target.model,
             operation=operation,
             app=caller.app,
             thread=recorded_header(headers, b"x-farebox-thread"),
@@ -140,14 +139,17 @@ class _PaidCall:
             key=caller.key,
             member=caller.member,
             price_version=self._config.table.version,
-            attributes=call.attributes,
             shortened_to=None,
             body_sha256=hashlib.sha256(body).hexdigest(),
             retry_count=_retry_count(headers),
             messages=len(call.messages),
+            attributes=offers[0].attributes,
+            priced_as=offers[0].priced_as(model.name),
         )
-        terms = terms_of(call, model, card, headers, in_payer(caller, run) if card.per_run else None)
-        admitted = await admit(services, self._config, caller, self._own_id, terms, memo, call, model, run_limit, claim)
+        terms = terms_of(call, model, offers, headers, in_payer(caller, run))
+        admitted = await admit(
+            services, self._config, caller, self._own_id, offers, terms, memo, call, model, run_limit, claim
+        )
         self._performance = performance = Performance(
             services,
             headers,
@@ -155,7 +157,7 @@ class _PaidCall:
             self._life,
             call,
             model,
-            self._upstreams[model.upstream.name],
+            self._upstreams,
             admitted,
             caller.account_id,
         )
@@ -165,12 +167,9 @@ class _PaidCall:
         self._admitted_at = time.perf_counter()
         if claim is not None:
             # Its answer is for whoever asks again too: a client that reads no more must not hold it up for good.
-            self.exchange.keep(model.upstream.timeouts.between_bytes / 2, pieces=self._config.keep_answers)
-        if call.stream:
-            self._stream = ChatStream(call.choices)
-            await serve_stream(performance, self._stream)
-        else:
-            await serve_whole(performance)
+            patience = min(offer.target.upstream.timeouts.between_bytes for offer in offers) / 2
+            self.exchange.keep(patience, pieces=self._config.keep_answers)
+        await (serve_stream if call.stream else serve_whole)(performance)
 
     async def _look_again(self, caller: Caller) -> None:
         again = await identify(self._services, self._headers)
@@ -198,7 +197,7 @@ class _PaidCall:
         self._services.changed(performance.account)
         metrics.call_ended(
             self._model_name,
-            performance.model.upstream.name,
+            performance.offer.target.upstream.name,
             performance.outcome or "abandoned",
             performance.ended.charged if performance.ended is not None else 0,
             performance.estimated,
@@ -220,9 +219,7 @@ class _PaidCall:
         ended = None
         tokens = {}
         if performance is not None:
-            performance.close(
-                self._stream.texts() if self._stream is not None and not performance.charge.ending else []
-            )
+            performance.close()
             ended, tokens = performance.ended, dict(performance.tokens)
             self._measure(performance)
         services.call_log.add(
@@ -243,7 +240,7 @@ def _suspended() -> ApiError:
 
 
 def find_model(config: Config, name: str) -> ModelConfig:
-    """Look a model up; raises ApiError 404 where there is none, 503 where its upstream is off or it has no price."""
+    """Look a model up; raises ApiError 404 where there is none, 503 where nobody can answer or it has no price."""
     model = config.models.get(name)
     if model is None:
         message = f"There is no model `{name[:80]}` here; GET /v1/models lists them"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 
 from ledger.errors import LedgerError
+from pricing.usage import Usage
 from proxy.charge import ledger_refusal
 from proxy.errors import ApiError, upstream_error
 from proxy.idempotency import Answer, last_events
@@ -24,9 +25,15 @@ _LEFT_USAGE_SECONDS = 2.0
 _EVENTS = {"content-type": "text/event-stream"}
 
 
-async def serve_stream(performance: Performance, stream: ChatStream) -> None:
+async def serve_stream(performance: Performance) -> None:
     """Answer a streamed call; raises ApiError after ending its hold."""
-    p = performance
+    while not await _served(performance):
+        pass
+
+
+async def _served(p: Performance) -> bool:
+    """Pass on the stream of whoever is to answer now, and settle it; returns False where the next is to be asked."""
+    stream = p.stream = ChatStream(p.call.choices)
     response: UpstreamResponse | None = None
     problem: ApiError | None = None
     left = False
@@ -51,12 +58,18 @@ async def serve_stream(performance: Performance, stream: ChatStream) -> None:
             problem = failure(error) if isinstance(error, UpstreamFailed) else upstream_error()
         except ApiError as error:
             problem = error
+        usage = p.believed(stream.usage()) if problem is None and (stream.done or stream.complete) else None
+        if problem is None and not left and usage is None and not stream.has_choices:
+            problem = upstream_error()
+        if problem is not None and not any(stream.texts()) and p.falls_back(problem):
+            return False
         try:
-            await _end(p, stream, problem, left=left)
+            await _end(p, stream, usage, problem, left=left)
         except LedgerError as error:
             raise ledger_refusal(error) from error
         if response is not None and stream.done:
             await response.finish()
+        return True
     finally:
         if response is not None:
             response.close()
@@ -94,15 +107,13 @@ async def _await_usage(stream: ChatStream, chunks: AsyncIterator[bytes], seconds
                     return
 
 
-async def _end(p: Performance, stream: ChatStream, problem: ApiError | None, *, left: bool) -> None:
+async def _end(
+    p: Performance, stream: ChatStream, usage: Usage | None, problem: ApiError | None, *, left: bool
+) -> None:
     """Settle a stream that has ended, and only then send its last bytes."""
     if left and not p.called:
         await p.void(CLIENT_LEFT)
         return
-    whole = stream.done or stream.complete
-    usage = p.believed(stream.usage()) if whole and problem is None else None
-    if problem is None and not left and usage is None and not stream.has_choices:
-        problem = upstream_error()
     if problem is not None and not any(stream.texts()):
         await p.void()
         raise problem
@@ -120,7 +131,7 @@ async def _end(p: Performance, stream: ChatStream, problem: ApiError | None, *, 
         usage,
         UPSTREAM_BROKE if problem is not None else CLIENT_LEFT if left or p.left else ANSWERED,
         estimated=estimated,
-        answered=not left or whole or any(stream.texts()),
+        answered=not left or stream.done or stream.complete or any(stream.texts()),
         answer=kept,
     )
     if problem is not None:

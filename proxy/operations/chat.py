@@ -10,17 +10,22 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
-from pricing.usage import Usage, impossible
+from pricing.usage import Usage
 from proxy.errors import ApiError, bad_request, not_supported
+from proxy.operations.chat_usage import read_usage
 from proxy.operations.splice import members_of, splice
 
-__all__ = ["Answer", "ChatCall", "InputPart", "parse", "read_answer", "read_usage"]
+__all__ = ["TIERS", "Answer", "ChatCall", "InputPart", "parse", "read_answer", "read_usage", "unpriced_tier"]
 
 _MESSAGES = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _MOST_LIMIT = 2**53
-_TIERS = ("auto", "default", "flex")
+TIERS = ("auto", "default", "flex")
+"""Tiers that cost no more than what a price is made for; the others are sold only where a price is for them."""
+
+_SEARCH_CONTEXTS = ("low", "medium", "high")
+_SEARCH_CONTEXT = "medium"
 # Members that make a provider, or a router behind the upstream, charge what the model's price does not cover, or
 # answer with another model than the one that is priced.
 _UNPRICED = {
@@ -175,8 +180,23 @@ def parse(body: bytes) -> ChatCall:
         limit=max(limits.values(), default=None),
         limit_names=tuple(limits),
         needs={"web_search": "web_search_options"} if document.get("web_search_options") is not None else {},
-        attributes={"service_tier": document["service_tier"]} if document.get("service_tier") is not None else {},
+        attributes=_attributes(document),
     )
+
+
+def _attributes(document: Mapping[str, Any]) -> Mapping[str, str]:
+    """Read what a price may depend on; only words that are known, as it is kept with the call."""
+    tier, search = document.get("service_tier"), document.get("web_search_options")
+    attributes = {} if tier is None else {"service_tier": tier}
+    if search is not None:
+        size = search.get("search_context_size") if isinstance(search, dict) else None
+        attributes["search_context_size"] = _SEARCH_CONTEXT if size is None else size
+        if attributes["search_context_size"] not in _SEARCH_CONTEXTS:
+            raise bad_request(
+                f"`search_context_size` must be one of {', '.join(_SEARCH_CONTEXTS)}",
+                "web_search_options.search_context_size",
+            )
+    return attributes
 
 
 def _whole_number(document: Mapping[str, Any], name: str, most: int) -> int | None:
@@ -190,9 +210,8 @@ def _whole_number(document: Mapping[str, Any], name: str, most: int) -> int | No
 
 
 def _refuse_unpriced(document: Mapping[str, Any]) -> None:
-    tier = document.get("service_tier")
-    if tier is not None and tier not in _TIERS:
-        raise _unpriced("service_tier", f"`service_tier` must be one of {', '.join(_TIERS)}: the others are not priced")
+    if not isinstance(document.get("service_tier"), str | None):
+        raise unpriced_tier()
     for name, what in _UNPRICED.items():
         if document.get(name) is not None:
             raise _unpriced(name, f"{what} is not priced here; remove `{name}`")
@@ -206,6 +225,11 @@ def _refuse_unpriced(document: Mapping[str, Any]) -> None:
         kind = tool.get("type") if isinstance(tool, dict) else None
         if isinstance(kind, str) and kind not in ("function", "custom"):
             raise _unpriced(f"tools[{index}].type", f"the provider's own tool `{kind[:40]}` is not priced here")
+
+
+def unpriced_tier() -> ApiError:
+    """Refuse a tier that the price is not made for."""
+    return _unpriced("service_tier", f"`service_tier` must be one of {', '.join(TIERS)}: the others are not priced")
 
 
 def _unpriced(param: str, message: str) -> ApiError:
@@ -335,40 +359,3 @@ def output_texts(choice: Mapping[str, Any]) -> list[str]:
         if isinstance(call, dict):
             texts += [value for key in ("name", "arguments", "input") if isinstance(value := call.get(key), str)]
     return [text for text in texts if text]
-
-
-def read_usage(reported: object) -> Usage | None:
-    """Turn a provider's usage object into meters, or None where it is missing or impossible."""
-    if not isinstance(reported, dict):
-        return None
-    usage: dict[str, Any] = {
-        "input_tokens": reported.get("prompt_tokens"),
-        "output_tokens": reported.get("completion_tokens"),
-    }
-    searches = reported.get("server_tool_use")
-    if isinstance(searches, dict) and searches.get("web_search_requests"):
-        usage["web_search"] = searches["web_search_requests"]
-    for details, names in _DETAILS.items():
-        found = reported.get(details)
-        if isinstance(found, dict):
-            for name, meter in names.items():
-                value = found.get(name)
-                # An explicit zero says nothing that an absent figure does not.
-                if value is not None and value != 0:
-                    usage[meter] = value
-    return None if impossible(usage) else usage
-
-
-_DETAILS = {
-    "prompt_tokens_details": {
-        "cached_tokens": "cached_input_tokens",
-        "cache_write_tokens": "cache_write_tokens",
-        "audio_tokens": "input_audio_tokens",
-        "image_tokens": "input_image_tokens",
-    },
-    "completion_tokens_details": {
-        "reasoning_tokens": "reasoning_tokens",
-        "audio_tokens": "output_audio_tokens",
-        "image_tokens": "output_image_tokens",
-    },
-}

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from pricing.usage import Usage
-from proxy.operations.chat import output_texts, read_usage
+from proxy.operations.chat import output_texts
+from proxy.operations.chat_usage import read_usage
 from proxy.operations.splice import splice
 
 __all__ = ["ChatStream", "MalformedStream"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -27,8 +28,9 @@ class Timeouts:
 class UpstreamConfig:
     """Who answers.
 
-    on: whether it has what it needs; a model on an upstream that is off is not offered. provider: whose published
-    prices its calls cost, as the published map names it, where that is known.
+    on: whether it has what it needs; a model on an upstream that is off is not offered. attributes: what prices may
+    depend on and every call of it has, whatever the request says. provider: whose published prices its calls cost, as
+    the published map names it, where that is known.
     """
 
     name: str
@@ -39,6 +41,7 @@ class UpstreamConfig:
     timeouts: Timeouts = Timeouts()
     forward_headers: tuple[str, ...] = ()
     on: bool = True
+    attributes: Mapping[str, str] = field(default_factory=dict)
     provider: str | None = None
 
 
@@ -64,9 +67,11 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
         raise kind_node.error("`litellm` is not supported by this release; use `kind: openai`")
     kind = kind_node.choice(("openai", "demo"))
     if kind == "demo":
-        node.fields(("kind",))
-        return UpstreamConfig(name, kind, output_limit="max_completion_tokens")
-    fields = node.fields(("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers", "provider"))
+        fields = node.fields(("kind", "attributes"))
+        return UpstreamConfig(name, kind, output_limit="max_completion_tokens", attributes=_attributes(fields))
+    fields = node.fields(
+        ("kind", "base_url", "api_key", "output_limit", "timeouts", "forward_headers", "provider", "attributes")
+    )
     if "base_url" not in fields:
         raise node.error('`base_url:` is missing; add e.g. base_url: "https://api.openai.com/v1"')
     base_url = parse_url(fields["base_url"], ("http", "https")).rstrip("/")
@@ -94,7 +99,17 @@ def parse_upstream(name: str, node: Node) -> UpstreamConfig:
         # Without `api_key` there is nothing to send, as with a local model; written and empty switches off.
         on="api_key" not in fields or bool(api_key),
         provider=_provider(fields["provider"]) if "provider" in fields else provider_of_host(host),
+        attributes=_attributes(fields),
     )
+
+
+def _attributes(fields: Mapping[str, Node]) -> dict[str, str]:
+    if "attributes" not in fields:
+        return {}
+    found = fields["attributes"].fields(("region", "service_tier"))
+    if not found:
+        raise fields["attributes"].error("names nothing; known: region, service_tier")
+    return {name: child.text() for name, child in found.items()}
 
 
 def _provider(node: Node) -> str:

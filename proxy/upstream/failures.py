@@ -11,9 +11,11 @@ import orjson
 from proxy.errors import ApiError, bad_request, upstream_error, upstream_unavailable
 from proxy.upstream.upstream import UpstreamFailed
 
-__all__ = ["failure", "refusal"]
+__all__ = ["PASSED", "failure", "refusal"]
 
-_PASSED = (400, 413, 422)
+PASSED = (400, 413, 422)
+"""What is the caller's own mistake, whoever is asked."""
+
 # Ids of the operator's account, organisation, project and keys at the provider.
 _OPERATORS = re.compile(r"\b(?:org|proj|acct|user|key|sk|team)[-_](?=[a-z_-]*[A-Z\d*])[A-Za-z0-9*_-]{6,}", re.ASCII)
 _QUOTA = re.compile(r"quota|billing|insufficient|credit", re.IGNORECASE)
@@ -22,7 +24,7 @@ _QUOTA = re.compile(r"quota|billing|insufficient|credit", re.IGNORECASE)
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     """Translate an upstream's error answer."""
     error = _error_object(body)
-    if status in _PASSED:
+    if status in PASSED:
         return _passed(status, error)
     if status == 429:
         about = f"{error.get('code')} {error.get('type')}"

@@ -58,6 +58,41 @@ def answer(**members: object) -> bytes:
             {"input_tokens": 9, "cached_input_tokens": 9, "output_tokens": 4, "reasoning_tokens": 4},
         ),
         (
+            {
+                "prompt_tokens": 90,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {
+                    "cached_tokens": 50, "cached_tokens_details": {"audio_tokens": 5, "image_tokens": 6},
+                    "cache_creation_tokens": 30, "cache_creation_token_details": {"ephemeral_1h_input_tokens": 20},
+                    "video_tokens": 7,
+                },
+            },
+            {
+                "input_tokens": 90, "cached_input_tokens": 50, "cached_audio_tokens": 5, "cached_image_tokens": 6,
+                "cache_write_tokens": 30, "cache_write_1h_tokens": 20, "input_video_tokens": 7, "output_tokens": 4,
+            },
+        ),
+        # A whole that is not said is what its parts come to.
+        (
+            {
+                "prompt_tokens": 90,
+                "completion_tokens": 4,
+                "prompt_tokens_details": {
+                    "cached_tokens_details": {"audio_tokens": 5, "text_tokens": 40},
+                    "cache_creation_tokens": 0,
+                    "cache_creation_token_details": {"ephemeral_1h_input_tokens": 20, "ephemeral_5m_input_tokens": 3},
+                },
+            },
+            {
+                "input_tokens": 90, "cached_input_tokens": 45, "cached_audio_tokens": 5, "cache_write_tokens": 23,
+                "cache_write_1h_tokens": 20, "output_tokens": 4,
+            },
+        ),
+        (
+            {**GOOD, "prompt_tokens_details": {"cache_write_tokens": 5, "cache_creation_tokens": 6}},
+            {"input_tokens": 9, "output_tokens": 4, "cache_write_tokens": 5},
+        ),
+        (
             {**GOOD, "prompt_tokens_details": None, "completion_tokens_details": {}},
             {"input_tokens": 9, "output_tokens": 4},
         ),
@@ -88,6 +123,11 @@ def test_believed(reported: object, usage: Usage) -> None:
         *({**GOOD, "prompt_tokens_details": {"cached_tokens": value}} for value in NO_DETAILS),
         *({**GOOD, "completion_tokens_details": {"reasoning_tokens": value}} for value in NO_DETAILS),
         {**GOOD, "prompt_tokens_details": {"cached_tokens": 5, "audio_tokens": 10}},
+        {**GOOD, "prompt_tokens_details": {"cached_tokens": 5, "cached_tokens_details": {"audio_tokens": 6}}},
+        *(
+            {**GOOD, "prompt_tokens_details": {"cache_creation_token_details": {"ephemeral_1h_input_tokens": value}}}
+            for value in NO_DETAILS
+        ),
     ],
 )
 def test_not_believed(reported: object) -> None:
@@ -96,9 +136,14 @@ def test_not_believed(reported: object) -> None:
 
 
 anything: st.SearchStrategy[Any] = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
-details = st.dictionaries(
-    st.sampled_from(["cached_tokens", "audio_tokens", "reasoning_tokens", "image_tokens", "cache_write_tokens"]),
+NAMES = ["cached_tokens", "audio_tokens", "reasoning_tokens", "image_tokens", "cache_write_tokens"]
+NESTED = ["cached_tokens_details", "cache_creation_token_details"]
+nested = st.dictionaries(
+    st.sampled_from(["audio_tokens", "text_tokens", "ephemeral_1h_input_tokens", "ephemeral_5m_input_tokens"]),
     st.integers(-1, 12) | anything,
+)
+details = st.dictionaries(
+    st.sampled_from([*NAMES, *NESTED, "cache_creation_tokens"]), st.integers(-1, 12) | nested | anything
 )
 
 

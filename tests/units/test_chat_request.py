@@ -121,8 +121,6 @@ def test_wrong_member(member: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("member", "value", "param"),
     [
-        ("service_tier", "priority", "service_tier"),
-        ("service_tier", "scale", "service_tier"),
         ("service_tier", 5, "service_tier"),
         ("service_tier", ["flex"], "service_tier"),
         ("audio", {"voice": "alloy", "format": "mp3"}, "audio"),

@@ -157,7 +157,7 @@ def test_forward_headers() -> None:
 def test_output_tokens_of_a_known_model() -> None:
     """Without a figure of the operator's the published one bounds the output, and is not sent."""
     model = fast(name="gpt-4.1-mini")
-    assert (model.max_output_tokens, model.enforce, model.hold_output_tokens) == (32768, False, 32768)
+    assert (model.max_output_tokens, model.targets[0].enforce, model.hold_output_tokens) == (32768, False, 32768)
     assert model.max_input_tokens == 1_047_576
     assert config(upstream=OPENAI, name="gpt-4.1-mini").warnings == ()
 
@@ -165,7 +165,7 @@ def test_output_tokens_of_a_known_model() -> None:
 def test_output_tokens_of_an_unknown_model() -> None:
     """Of a model that nobody publishes 16,384 are enforced, with a warning that names it."""
     model = fast()
-    assert (model.max_output_tokens, model.enforce, model.hold_output_tokens) == (16384, True, 16384)
+    assert (model.max_output_tokens, model.targets[0].enforce, model.hold_output_tokens) == (16384, True, 16384)
     assert model.max_input_tokens is None
     assert [
         "fast" in warning and "16384" in warning for warning in config(upstream=OPENAI, name="unheard-of").warnings
@@ -175,7 +175,7 @@ def test_output_tokens_of_an_unknown_model() -> None:
 def test_output_tokens_as_written() -> None:
     """The operator's figure is enforced; what is held without the caller's limit follows it or is less."""
     model = fast("max_output_tokens: 8192", name="gpt-4.1-mini")
-    assert (model.max_output_tokens, model.enforce, model.hold_output_tokens) == (8192, True, 8192)
+    assert (model.max_output_tokens, model.targets[0].enforce, model.hold_output_tokens) == (8192, True, 8192)
     assert fast("max_output_tokens: 8192, hold_output_tokens: 1000").hold_output_tokens == 1000
     for member in ("hold_output_tokens: 8193", "min_output_tokens: 8193", "min_output_tokens: 0"):
         with pytest.raises(ConfigError):
@@ -226,7 +226,7 @@ def test_model_defaults() -> None:
 
 def test_model_target() -> None:
     """What follows the first slash is the upstream's own name of the model, slashes and colons included."""
-    assert fast(name="meta/llama-3:70b").upstream_model == "meta/llama-3:70b"
+    assert fast(name="meta/llama-3:70b").targets[0].model == "meta/llama-3:70b"
 
 
 @pytest.mark.parametrize(
@@ -301,6 +301,38 @@ def test_version_follows_prices_alone() -> None:
     assert config(price="price: {input_tokens: 41 / 1M, output_tokens: 160 / 1M}").table.version != version
 
 
+def test_fallbacks() -> None:
+    """Of who answers when others fail the price is its own, else of the model sold from there, else the model's."""
+    found = read(
+        "upstreams: {d: {kind: demo}, o: {kind: openai, base_url: 'http://h/v1'}}\n"
+        "models:\n"
+        "  a: {upstream: [d/x, {upstream: d/y, price: {request: 5}}, d/z, o/gpt-4.1-mini], price: {request: 1}}\n"
+        "  z: {upstream: [d/z, d/x], price: {request: 7}}\n"
+        "  y: {upstream: d/y, price: {request: 8}}\n"
+    )
+    targets = found.models["a"].targets
+    assert [target.price.model for target in targets] == ["a", "a@d/y", "z", "a"]
+    assert [target.price.model for target in found.models["z"].targets] == ["z", "a"]
+    assert found.card("a@d/y").prices["request"].text == "5"
+    # What a provider is known to take is the most that it is told, and what comes of any of them is held for.
+    assert [target.told(None, None) for target in targets] == [None, 16384, 16384, 32768]
+    assert [target.told(100_000, None) for target in targets] == [None, 16384, 16384, 32768]
+    assert [target.told(None, 20_000) for target in targets] == [16384, 16384, 16384, 20_000]
+    assert (found.models["a"].max_output_tokens, found.models["a"].max_input_tokens) == (32768, None)
+
+
+def test_operations_hold_for_who_answers_otherwise() -> None:
+    """What an operation can't be together with a price is refused for the prices of fallbacks too."""
+    message = refusal(
+        "upstreams: {d: {kind: demo}}\n"
+        "models:\n"
+        "  a: {upstream: [d/x, {upstream: d/y, price: {request: 5, max: 6}}], price: {request: 1}}\n"
+        "operations:\n"
+        "  o: {model: a, min: 7}\n"
+    )
+    assert message.startswith("config.yaml:5: operations.o: for the model `a@d/y` `min` would be 7 and `max` 6")
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -327,11 +359,45 @@ def test_later_keys(key: str) -> None:
         (["upstreams: {d: {kind: demo}}", "models:", "  a: {price: {request: 1}}"], 3, "`upstream:` is missing"),
         (["upstreams: {d: {kind: demo}}", "models:", "  a: {upstream: e/x, price: {request: 1}}"], 3, "known: d"),
         (["upstreams: {d: {kind: demo}}", "models:", "  a: {upstream: d, price: {request: 1}}"], 3, "<upstream>/"),
+        (["upstreams: {d: {kind: demo}}", "models:", "  a: {upstream: [], price: {request: 1}}"], 3, "is empty"),
+        (["upstreams: {d: {kind: demo}}", "models:", "  a: {upstream: [d/x, d/x], price: {request: 1}}"], 3, "twice"),
         (
-            ["upstreams: {d: {kind: demo}}", "models:", "  a: {upstream: [d/x, d/y], price: {request: 1}}"],
+            ["upstreams: {d: {kind: demo}}", "models:", "  a: {upstream: [d/x, e/x], price: {request: 1}}"],
             3,
-            "fallbacks",
+            "upstream[1]: there is no upstream `e`; known: d",
         ),
+        (
+            [
+                "upstreams: {d: {kind: demo}}",
+                "models:",
+                "  a: {upstream: [{price: {request: 1}}], price: {request: 1}}",
+            ],
+            3,
+            "`upstream:` is missing",
+        ),
+        (
+            [
+                "upstreams: {d: {kind: demo}}",
+                "models:",
+                "  a: {upstream: [d/x, {upstream: d/y, price: {}}],",
+                "      price: {request: 1}}",
+            ],
+            3,
+            "has no price",
+        ),
+        (
+            [
+                "upstreams: {d: {kind: demo}}",
+                "models:",
+                "  a: {upstream: [d/x, d/y], price: {request: 1}}",
+                "  b: {upstream: d/y, price: {request: 2}}",
+                "  c: {upstream: d/y, price: {request: 3}}",
+            ],
+            3,
+            "`d/y` is sold as b and c, at different prices",
+        ),
+        (["upstreams:", "  d: {kind: demo, attributes: {}}"], 2, "names nothing"),
+        (["upstreams:", "  d: {kind: demo, attributes: {quality: high}}"], 2, "unknown key `quality`"),
         (["upstreams: {d: {kind: demo}}", "models:", "  a b: {upstream: d/x, price: {request: 1}}"], 3, "is no name"),
         (["upstreams: {d: {kind: demo}}", "modles: {}"], 2, "did you mean `models`?"),
         (["upstreams:", "  d: {}"], 2, "`kind:` is missing"),

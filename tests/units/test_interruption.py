@@ -49,6 +49,27 @@ async def interrupted(life: Interruptible) -> tuple[str, float]:
     return caught.value.reason, round(now(), 3)
 
 
+def test_resumed() -> None:
+    """After time ran out it may wait on; what came meanwhile ends that, and no other reason is forgotten."""
+
+    async def main() -> None:
+        life = started()
+        for _ in range(2):
+            life.within(3, 9)
+            assert (await interrupted(life))[0] == TIMED_OUT
+            life.resume()
+        assert (life.reason, now()) == (None, 6.0)
+        life.within(3, 9)
+        assert await interrupted(life) == (TIMED_OUT, 9.0)
+        life.interrupt(DRAINED)
+        life.resume()
+        assert await interrupted(life) == (DRAINED, 9.0)
+        life.resume()
+        assert life.reason == DRAINED
+
+    run(main())
+
+
 def test_inside_a_block() -> None:
     """An interruption ends the wait at once, and the task goes on as if never cancelled."""
 

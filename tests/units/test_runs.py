@@ -76,7 +76,7 @@ async def test_a_call_without_an_answer_does_not_bring_its_run_to_the_minimum(le
 
 
 def terms(operation: str, needs: dict[str, str], output: int = 100) -> Terms:
-    return Terms(CARDS[operation], needs, 3, output, 1, 1, True, run="r")
+    return Terms((CARDS[operation],), needs, 3, output, 1, 1, True, run="r")
 
 
 def test_a_hold_has_the_surcharges_beside_its_share() -> None:

@@ -1,0 +1,176 @@
+"""Who may answer a model's calls, in order, and at what price each answer is sold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from pricing.document import Node
+from pricing.meters import INPUT
+from pricing.table import ModelPrice
+from proxy.costs import known_cost, parse_price_and_cost
+from proxy.published import PublishedModel, published_model
+from proxy.upstream.config import UpstreamConfig
+
+__all__ = ["Target", "first_named", "limited", "parse_targets", "resold"]
+
+_MOST_UNKNOWN = 16384
+"""What is enforced where nobody knows how much can come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model at an upstream, by its name there; price: that its answers are sold at, an entry of the price table.
+
+    max_output_tokens: the most that can come back a choice; enforce: whether it must be told so. cost: what its
+    provider charges, in nanodollars, where that is known.
+    """
+
+    upstream: UpstreamConfig
+    model: str
+    price: ModelPrice
+    published: PublishedModel
+    max_output_tokens: int = _MOST_UNKNOWN
+    enforce: bool = False
+    cost: ModelPrice | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.upstream.name}/{self.model}"
+
+    def told(self, asked: int | None, chosen: int | None) -> int | None:
+        """The output limit that it is told, None where the caller's own stands, which is `asked`; chosen: by us."""
+        if chosen is not None:
+            return min(chosen, self.max_output_tokens)
+        return self.max_output_tokens if self.enforce and (asked is None or asked > self.max_output_tokens) else None
+
+
+def first_named(node: Node, upstreams: Mapping[str, UpstreamConfig]) -> tuple[UpstreamConfig, str]:
+    """Read who is asked first, and by what name, of a model's `upstream:`. Raises ConfigError."""
+    first = next(iter(node.items()), None) if node.is_list else node
+    if first is None:
+        raise node.error("is empty; name at least one `<upstream>/<its model name>`")
+    return _named(_fields(first).get("upstream", first), upstreams)
+
+
+def parse_targets(
+    node: Node,
+    price: ModelPrice,
+    cost: ModelPrice | None,
+    upstreams: Mapping[str, UpstreamConfig],
+    usd: Decimal,
+    warnings: list[str],
+) -> tuple[Target, ...]:
+    """Read a model's `upstream:`, one or a list of them; price: the model's; cost: of who is asked first.
+
+    Raises ConfigError.
+    """
+    if not node.is_list:
+        return (replace(_target(node, price, upstreams), cost=cost),)
+    found: dict[str, Target] = {}
+    for item in node.items():
+        target = _item(item, price, cost, upstreams, usd, warnings, first=not found)
+        if target.name in found:
+            raise item.error(f"`{target.name[:60]}` is in the list twice; remove one")
+        found[target.name] = target
+    if not found:
+        raise node.error("is empty; name at least one `<upstream>/<its model name>`")
+    return tuple(found.values())
+
+
+def _item(
+    node: Node,
+    price: ModelPrice,
+    cost: ModelPrice | None,
+    upstreams: Mapping[str, UpstreamConfig],
+    usd: Decimal,
+    warnings: list[str],
+    *,
+    first: bool,
+) -> Target:
+    """Read one of a list; price, cost: the model's, which are those of the first."""
+    fields = _fields(node)
+    target = _target(fields.get("upstream", node), price, upstreams)
+    # No model can be called so: names have no @.
+    name = f"{price.model}@{target.name}"
+    if "price" in fields:
+        own, known = parse_price_and_cost(name, fields, target.upstream, target.model, usd, warnings)
+        return replace(target, price=own, cost=known)
+    if not first or "cost" in fields:
+        cost = known_cost(name, fields, target.upstream, target.model, warnings)
+    return replace(target, cost=cost)
+
+
+def _fields(node: Node) -> dict[str, Node]:
+    """The members of one of a list, where it is written as a mapping."""
+    fields = node.fields(("upstream", "price", "cost")) if node.is_mapping else {}
+    if node.is_mapping and "upstream" not in fields:
+        raise node.error("`upstream:` is missing; add `upstream: <upstream>/<its model name>`")
+    return fields
+
+
+def _target(node: Node, price: ModelPrice, upstreams: Mapping[str, UpstreamConfig]) -> Target:
+    upstream, model = _named(node, upstreams)
+    published = published_model(model) if upstream.kind == "openai" else PublishedModel()
+    return Target(upstream, model, price, published)
+
+
+def _named(node: Node, upstreams: Mapping[str, UpstreamConfig]) -> tuple[UpstreamConfig, str]:
+    text = node.text()
+    name, slash, model = text.partition("/")
+    if not slash or not model:
+        raise node.error(f"must be `<upstream>/<its model name>`, not `{text[:60]}`")
+    if name not in upstreams:
+        raise node.error(f"there is no upstream `{name[:40]}`; known: {', '.join(upstreams)}")
+    return upstreams[name], model
+
+
+def limited(targets: tuple[Target, ...], most: int | None, model: str, warnings: list[str]) -> tuple[Target, ...]:
+    """Give each its output limit; most: that the operator wrote, None where it is for each what its provider publishes.
+
+    Those that are asked when others fail are not told more than they are known to take, which would be refused as
+    the caller's fault.
+    """
+    found: list[Target] = []
+    for target in targets:
+        known = target.published.max_output_tokens
+        sells_tokens = INPUT in target.price.rules
+        limit, enforce = (
+            most or known or _MOST_UNKNOWN,
+            most is not None or (known is None and (sells_tokens or bool(found))),
+        )
+        if most is None and known is None and sells_tokens and target.upstream.kind != "demo":
+            warnings.append(
+                f"model {model}: the output limit of {target.model} is not known; {_MOST_UNKNOWN} is enforced."
+                " Set max_output_tokens"
+            )
+        if found and known is not None:
+            limit, enforce = min(limit, known), True
+        found.append(replace(target, max_output_tokens=limit, enforce=enforce))
+    return tuple(found)
+
+
+def resold(targets: tuple[Target, ...], model: str, firsts: Mapping[str, Target], node: Node) -> tuple[Target, ...]:
+    """Price whoever is asked when others fail, and has no price of their own, as the model that is sold from there.
+
+    firsts: who is asked first, by model. node: the model's `upstream:`. Raises ConfigError where several models are
+    sold from there at different prices.
+    """
+    return tuple(
+        _resold(target, firsts, node.items()[index]) if index and target.price.model == model else target
+        for index, target in enumerate(targets)
+    )
+
+
+def _resold(target: Target, firsts: Mapping[str, Target], node: Node) -> Target:
+    sold = {name: first.price for name, first in firsts.items() if first.name == target.name}
+    if not sold:
+        return target
+    price, *others = sold.values()
+    if any(replace(other, model=price.model) != price for other in others):
+        raise node.error(
+            f"`{target.name[:60]}` is sold as {' and '.join(sold)}, at different prices; give it one of its own here:"
+            f" {{upstream: {target.name[:60]}, price: {{…}}}}"
+        )
+    return replace(target, price=price)
