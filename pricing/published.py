@@ -281,6 +281,9 @@ def _rules(sheet: _Sheet, meter: str) -> Iterator[Rule]:
         # In a batch the length of the input counts only where a price for both is published.
         for above in {above for above, _ in cells} - set(batch):
             cells[above, "batch"] = batch[max(number for number in batch if number < above)]
+    if ("service_tier", "fast") not in sheet.factors:
+        # Two names of one tier.
+        cells |= {(above, "fast"): amount for (above, tier), amount in cells.items() if tier == "priority"}
     plain = list(sheet.first.get(meter, ()))
     for above, tier in sorted(cells, key=lambda cell: (-cell[0], not cell[1], cell[1])):
         when = ((INPUT, f"> {count(above)}"),) * bool(above) + (("service_tier", tier),) * bool(tier)

@@ -48,16 +48,26 @@ def parse_price_and_cost(
         return with_margin(asked, margin, usd_per_credit)
 
     price = parse_model_price(fields["price"], name, usd_per_credit, marked)
-    if asked is None and upstream.provider is not None:
-        try:
-            asked = published_price(upstream.provider, upstream_model)
-        except UnpricedModel:
-            pass
-        except UnreadablePrice as error:
-            warnings.append(
-                f"model {name}: what {upstream_model} costs is not known: of its published price {error}. Set cost"
-            )
-    return price, asked
+    return price, _known(name, fields, upstream, upstream_model, warnings) if asked is None else asked
+
+
+def _known(
+    name: str, fields: Mapping[str, Node], upstream: UpstreamConfig, upstream_model: str, warnings: list[str]
+) -> ModelPrice | None:
+    """What a provider charges, in nanodollars: as `cost:` says, else as is published; None where nobody knows."""
+    if "cost" in fields:
+        return _cost(name, fields["cost"])
+    if upstream.provider is None:
+        return None
+    try:
+        return published_price(upstream.provider, upstream_model)
+    except UnpricedModel:
+        return None
+    except UnreadablePrice as error:
+        warnings.append(
+            f"model {name}: what {upstream_model} costs is not known: of its published price {error}. Set cost"
+        )
+        return None
 
 
 def _cost(name: str, node: Node) -> ModelPrice:

@@ -59,6 +59,7 @@ CASES: dict[str, tuple[Mapping[str, int], datetime, str]] = {
     "long": (LONG, SATURDAY, ""),
     "flex": (CACHED, SATURDAY, "flex"),
     "priority": (CACHED, SATURDAY, "priority"),
+    "fast": (CACHED, SATURDAY, "fast"),
 }
 
 _THEIR_NAMES = {"cached_input_tokens": "cache_read_tokens", "cache_write_tokens": "cache_write_tokens"}

@@ -105,7 +105,7 @@ def test_every_price_is_what_its_entry_says() -> None:
         if "input_tokens" not in price.rules:
             continue
         edge = 1 if entry["litellm_provider"] == "xai" else 0
-        for tier, service in {"": "", **TIERS}.items():
+        for tier, service in [("", ""), *TIERS.items(), ("priority", "fast")]:
             found = card(price, service_tier=service)
             for field, meter in NAIVE.items():
                 plain, suffix = entry.get(field), f"_{tier}" if tier else ""
@@ -158,15 +158,17 @@ def test_the_most_particular_price_counts() -> None:
     }
     assert rules(entry, "input_tokens") == [
         ({"input_tokens": "> 200k", "service_tier": "batch"}, "$0.40 / 1M"),
+        ({"input_tokens": "> 200k", "service_tier": "fast"}, "$5.00 / 1M"),
         ({"input_tokens": "> 200k", "service_tier": "priority"}, "$5.00 / 1M"),
         ({"input_tokens": "> 200k"}, "$2.00 / 1M"),
         ({"service_tier": "batch"}, "$0.40 / 1M"),
+        ({"service_tier": "fast"}, "$3.00 / 1M"),
         ({"service_tier": "flex"}, "$0.50 / 1M"),
         ({"service_tier": "priority"}, "$3.00 / 1M"),
         ({}, "$1.00 / 1M"),
     ]
     inclusive = {**entry, "litellm_provider": "xai"}
-    assert rules(inclusive, "input_tokens")[2] == ({"input_tokens": "> 199999"}, "$2.00 / 1M")
+    assert rules(inclusive, "input_tokens")[3] == ({"input_tokens": "> 199999"}, "$2.00 / 1M")
 
 
 def test_ranges_price_the_whole_call() -> None:

@@ -153,6 +153,33 @@ def test_refused(model: str, name: str, line: int, problem: str) -> None:
     assert problem in message
 
 
+def test_costs_of_fallbacks() -> None:
+    """Each of who may answer has its own cost, and a margin is on that, the model's or one of its own."""
+    text = f"""
+upstreams:
+  up: {{{OPENAI}}}
+  local: {{{LOCAL}}}
+models:
+  fast:
+    upstream:
+      - up/gpt-4.1-mini
+      - {{upstream: up/gpt-4.1-nano, price: {{cost_plus: 100%}}}}
+      - {{upstream: local/mine, cost: {{request: $1}}}}
+      - up/gpt-4.1
+    max_output_tokens: 100
+    price: {{cost_plus: 0%}}
+"""
+    fast = parse_config(text, "config.yaml", {}).models["fast"]
+    first, second, third, fourth = fast.targets
+    assert fast.cost == first.cost == published_price("openai", "gpt-4.1-mini")
+    assert texts(second.price, "input_tokens")[-1] == "20 / 1M"
+    assert second.cost == published_price("openai", "gpt-4.1-nano")
+    assert texts(third.cost, "request") == ["$1"]
+    assert texts(third.price, "request") == ["100"]
+    assert texts(fourth.price, "input_tokens")[-1] == "200 / 1M"
+    assert texts(fourth.cost, "input_tokens")[-1] == "$2.00 / 1M"
+
+
 def test_unknown_providers_are_refused() -> None:
     """A provider of whom nothing is published is a slip of the pen."""
     message = refusal("    price: {request: 1}", upstream=f"{LOCAL}, provider: open-ai")
