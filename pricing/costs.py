@@ -8,13 +8,17 @@ from decimal import Decimal
 from fractions import Fraction
 
 from pricing.amounts import NANO
+from pricing.conditions import TIME, Attributes, moment
 from pricing.document import Node
-from pricing.parsing import parse_model_price
+from pricing.errors import UnpricedModel
+from pricing.parsing import parse_model_price, price_table
 from pricing.published import decimals, dollars
 from pricing.published_fields import MILLIONS
-from pricing.table import FREE, ModelPrice, Price, Rule, Rules
+from pricing.rating import rate
+from pricing.table import FREE, ModelPrice, Price, PriceTable, Rule, Rules
+from pricing.usage import Usage
 
-__all__ = ["parse_cost", "parse_margin", "with_margin"]
+__all__ = ["cost_of", "cost_table", "parse_cost", "parse_margin", "with_margin"]
 
 _MARGIN = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*%", re.ASCII)
 _MOST_PERCENT = 1000
@@ -81,3 +85,22 @@ def _text(meter: str, credits: Fraction) -> str | None:
     whole, rest = divmod(int(shown * 10**digits), 10**digits)
     unit = " / 1M" if meter in MILLIONS else ""
     return f"{whole}.{rest:0{digits}d}{unit}" if digits else f"{whole}{unit}"
+
+
+def cost_table(cost: ModelPrice) -> PriceTable:
+    """Make a table of what one model costs, to take its cards from; in nanodollars."""
+    return price_table({cost.model: cost})
+
+
+def cost_of(costs: PriceTable, usage: Usage, attributes: Attributes, now: int, *, answered: bool) -> int | None:
+    """What a provider takes for a call, in nanodollars, or None where that can't be said; now: microseconds.
+
+    costs: as `cost_table` makes it. Nothing is said rather than too little: what was used and is in no price list.
+    """
+    (model,) = costs.models
+    try:
+        card = costs.card(model, None, {**attributes, TIME: moment(now)})
+    except UnpricedModel:
+        return None
+    rating = rate(card, usage, answered=answered)
+    return None if rating.unpriced else rating.total

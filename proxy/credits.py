@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import orjson
@@ -109,9 +110,26 @@ async def find_receipt(
         balance = await services.ledger.balance(ids[1])
         shown["explanation"] = await explained(services, shown, memo, balance.plan)
     if operator:
-        shown |= {name: memo.get(name) for name in _FOR_OPERATORS}
+        shown |= {name: memo.get(name) for name in _FOR_OPERATORS} | _margin(services.config, recorded, memo)
         shown["account"] = account_id(ids[1])
     return shown
+
+
+def _margin(config: Config, recorded: Recorded, memo: Mapping[str, Any]) -> dict[str, Any]:
+    """What the provider took and what is left, in dollars: of what was charged and not given back; null if unknown."""
+    attempts = [
+        {**attempt, "cost": _dollars(attempt.get("cost"))} if isinstance(attempt, dict) else attempt
+        for attempt in memo.get("attempts") or ()
+    ]
+    cost = memo.get("cost")
+    if not isinstance(cost, int):
+        return {"cost_usd": None, "margin_usd": None, "attempts": attempts}
+    sold = round((recorded.charged - recorded.refunded) * Fraction(config.credit.usd))
+    return {"cost_usd": _dollars(cost), "margin_usd": _dollars(sold - cost), "attempts": attempts}
+
+
+def _dollars(nanodollars: object) -> str | None:
+    return format_credits(nanodollars) if isinstance(nanodollars, int) else None
 
 
 def receipt_object(account: int, recorded: Recorded) -> dict[str, Any]:

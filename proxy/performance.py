@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from contextlib import aclosing, suppress
 
 from ledger.errors import LedgerError
+from ledger.ids import microseconds
 from ledger.outcomes import Ended
+from pricing.costs import cost_of
 from pricing.usage import Usage
 from proxy.admission import Admitted, count_input
 from proxy.charge import Charge
@@ -147,7 +149,7 @@ class Performance:
         """Farebox's own count, where the provider's figures are missing or impossible."""
         counter = self._services.counter
         counted = await count_input(counter, self.call, self.model)
-        self._counted = {"input_by_role": counted.by_role}
+        self._counted["input_by_role"] = counted.by_role
         return {
             "input_tokens": counted.total,
             "output_tokens": await counter.count_aside(texts),
@@ -174,6 +176,10 @@ class Performance:
         self.outcome, self.estimated = ended, estimated
         asked = dict.fromkeys(self.call.needs, 1) if answered and self.call.needs else {}
         counted = {"request": 1, **asked, **usage}
+        costs = self.offer.target.costs
+        if costs is not None:
+            cost = cost_of(costs, counted, self.offer.attributes, microseconds(), answered=answered)
+            self._counted["cost"] = self._attempts[-1]["cost"] = cost
         self.ended = await self.charge.settle(
             counted,
             ended,

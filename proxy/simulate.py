@@ -15,6 +15,7 @@ from ledger.past import PastCall, accounts_from, calls_since, count_accounts, lo
 from ledger.readers import reader_of
 from ledger.runs import share_of
 from pricing.conditions import TIME, moment
+from pricing.costs import cost_of
 from pricing.errors import NotKept, PricingError
 from pricing.recomputing import UsedCall, rerate
 from pricing.simulating import Simulated
@@ -25,6 +26,7 @@ from proxy.choice import OperationConfig, choose_operation, operations_of
 from proxy.config import Config
 from proxy.receipts import CLIENT_LEFT
 from proxy.recompute import Books
+from proxy.targets import Target
 
 __all__ = ["Dry", "Simulation", "simulate"]
 
@@ -129,6 +131,7 @@ class _Pricer:
         self._draft = draft
         self._table = draft.table
         self._books = books
+        self._targets: dict[tuple[str, str | None], Target | None] = {}
         self._operations: dict[tuple[str, str, str, str | None], str | None] = {}
         self.runs: dict[tuple[str | None, str, str | None], Run] = {}
         self.ranks = draft.rules.order
@@ -141,33 +144,58 @@ class _Pricer:
             sums.leave_out("what is kept of it can't be read; `farebox recompute` says more", call.charged, None)
             return 0
         day = call.created_at // _DAY
-        if memo.model not in self._table.models:
+        target = self._target(memo)
+        if target is None:
             sums.leave_out(f"there is no model {memo.model} any more", call.charged, memo.cost)
             return 0
+        cost = memo.cost
         try:
             operation = self._operation(memo)
-            after = self._rate(memo, operation, call.created_at)
+            used = self._used(memo, target, operation, call.created_at)
+            after = self._rate(memo, used, operation)
+            if target.costs is not None and (cost is None or target.model != memo.upstream_model):
+                cost = cost_of(
+                    target.costs,
+                    used.usage,
+                    used.attributes or {},
+                    call.created_at,
+                    answered=used.answered is not False,
+                )
         except NotKept as error:
             sums.leave_out(f"it was made before {error}", call.charged, memo.cost)
             return call.charged
         except (PricingError, ValueError, ArithmeticError) as error:
             sums.leave_out(str(error), call.charged, memo.cost)
             return call.charged
-        sums.add((memo.model, memo.app, operation, day), call.charged, after, memo.cost)
+        sums.add((memo.model, memo.app, operation, day), call.charged, after, cost)
         return after
 
-    def _rate(self, memo: _Memo, operation: str | None, at: int) -> int:
-        table, attributes = self._table, memo.attributes
+    def _target(self, memo: _Memo) -> Target | None:
+        """Who answers such a call under the draft: whoever did, if they may, else who is asked first; or None."""
+        key = (memo.model, memo.upstream_model)
+        if key not in self._targets:
+            model = self._draft.models.get(memo.model)
+            found = [target for target in model.targets if target.model == memo.upstream_model] if model else []
+            self._targets[key] = next(iter(found), model.targets[0] if model else None)
+        return self._targets[key]
+
+    def _used(self, memo: _Memo, target: Target, operation: str | None, at: int) -> UsedCall:
+        """What of a call its price depends on, as it would be at whoever answers."""
+        name, attributes = target.price.model, memo.attributes
         usage = {meter: _quantity(text) for meter, text in memo.usage.items()}
         if (problem := impossible(usage)) is not None:
             raise ValueError(f"its usage can't be: {problem}")
-        if table.asks_time(memo.model, operation):
+        if target.upstream.attributes:
+            attributes = {**(attributes or {}), **target.upstream.attributes}
+        if self._table.asks_time(name, operation):
             attributes = {**(attributes or {}), TIME: moment(at)}
         # Before this was kept, only calls whose client left were charged without any output.
         answered = memo.answered if memo.ended == CLIENT_LEFT or memo.answered is not None else True
-        call = UsedCall(memo.model, operation, usage, attributes, answered)
+        return UsedCall(name, operation, usage, attributes, answered)
+
+    def _rate(self, memo: _Memo, call: UsedCall, operation: str | None) -> int:
         if memo.run is None:
-            return rerate(table, call, None).total
+            return rerate(self._table, call, None).total
         run, key = memo.run, (memo.member, memo.run, operation)
         before = self.runs.get(key)
         if before is None:
@@ -181,7 +209,7 @@ class _Pricer:
             following = Run(before.raw + raw, before.charged + charged)
             return charged
 
-        total = rerate(table, call, share).total
+        total = rerate(self._table, call, share).total
         self.runs[key] = following
         return total
 

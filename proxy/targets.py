@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 
+from pricing.costs import cost_table
 from pricing.document import Node
 from pricing.meters import INPUT
-from pricing.table import ModelPrice
+from pricing.table import ModelPrice, PriceTable
 from proxy.costs import parse_price_and_cost
 from proxy.published import PublishedModel, published_model
 from proxy.upstream.config import UpstreamConfig
@@ -24,7 +25,8 @@ _MOST_UNKNOWN = 16384
 class Target:
     """A model at an upstream, by its name there; price: that its answers are sold at, an entry of the price table.
 
-    cost: what its provider charges, in nanodollars, where that is known. fixed: the price is written for it alone.
+    cost: what its provider charges, in nanodollars, where that is known, and `costs` a table of it. fixed: the price is
+    written for it alone.
     max_output_tokens: the most that can come back a choice; enforce: whether it must be told so.
     """
 
@@ -32,6 +34,7 @@ class Target:
     model: str
     price: ModelPrice
     cost: ModelPrice | None
+    costs: PriceTable | None
     fixed: bool
     published: PublishedModel
     max_output_tokens: int = _MOST_UNKNOWN
@@ -68,14 +71,18 @@ def parse_targets(
         upstream, model = _named(own["upstream"], upstreams)
         read = partial(parse_price_and_cost, upstream=upstream, upstream_model=model, usd_per_credit=usd)
         first = price is None
-        given = fields if first else {"price": fields["price"]}
+        given = {
+            **(fields if first else {"price": fields["price"]}),
+            **({"cost": own["cost"]} if "cost" in own else {}),
+        }
         if price is None:
             price, _ = read(name, given, warnings=[])
         # No model can be called so: names have no @.
         apart = "price" in own or ("cost_plus" in fields["price"].members() and not first)
         sold, cost = read(f"{name}@{upstream.name}/{model}" if apart else name, {**given, **own}, warnings=warnings)
         published = published_model(model) if upstream.kind == "openai" else PublishedModel()
-        target = Target(upstream, model, sold, cost, "price" in own, published)
+        costs = None if cost is None else cost_table(cost)
+        target = Target(upstream, model, sold, cost, costs, "price" in own, published)
         if target.name in found:
             raise item.error(f"`{target.name[:60]}` is in the list twice; remove one")
         found[target.name] = target
