@@ -304,8 +304,6 @@ def test_version_follows_prices_alone() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "packs",
-        "custom_pack",
         "creators",
         "passthrough",
     ],
