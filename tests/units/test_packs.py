@@ -15,6 +15,7 @@ from pricing.errors import ConfigError
 from proxy.config import Config, parse_config
 from proxy.credit import Credit
 from proxy.public_prices import Offered, public_prices
+from proxy.web.pages import prices_page
 from proxy.web.words import Words, quantity
 
 _NANO = 10**9
@@ -180,6 +181,17 @@ def test_a_typical_call_that_the_prices_in_force_do_not_cover() -> None:
     """Other servers may have announced others than this file's: then nothing is said, and certainly not 0."""
     config = _read("surcharges: {web_search: 15}\n", "{input_tokens: 5, web_search: 1}")
     assert _shown(config.under(_read().table))[0]["typical"]["cost"] is None
+
+
+def test_prices_to_come() -> None:
+    """They are announced by version and time, and so is since when those of now are in force."""
+    at = 1_800_000_000_000_000
+    offer = Offered(_read(), at, at, ((at + 60_000_000, "prices_next"),))
+    shown, page = public_prices(offer), prices_page(offer)
+    assert shown["effective_at"] == "2027-01-15T08:00:00Z"
+    assert shown["upcoming"] == [{"effective_from": "2027-01-15T08:01:00Z", "version": "prices_next"}]
+    assert page["since"] == "2027-01-15 08:00 UTC"
+    assert [(each["version"], each["from"]) for each in page["later"]] == [("prices_next", "2027-01-15 08:01 UTC")]
 
 
 def test_words() -> None:
