@@ -16,6 +16,7 @@ from pricing.meters import INPUT, METERS, OUTPUT
 from pricing.table import FREE, Bound, Factor, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules, Step
 
 __all__ = [
+    "parse_bound",
     "parse_meters",
     "parse_model_price",
     "parse_operation_price",
@@ -133,13 +134,14 @@ def _factor(node: Node) -> tuple[Fraction, str]:
 
 def parse_bounds(fields: Mapping[str, Node], usd_per_credit: Decimal) -> tuple[Bound | None, Bound | None]:
     """Read `min` and `max`, in credits or dollars."""
-    least, most = (_bound(fields[name], usd_per_credit) if name in fields else None for name in ("min", "max"))
+    least, most = (parse_bound(fields[name], usd_per_credit) if name in fields else None for name in ("min", "max"))
     if least is not None and most is not None and least.nano > most.nano:
         raise fields["min"].error(f"`min` {least.text} is above `max` {most.text}; lower it")
     return least, most
 
 
-def _bound(node: Node, usd_per_credit: Decimal) -> Bound:
+def parse_bound(node: Node, usd_per_credit: Decimal) -> Bound:
+    """Read an amount, in credits or dollars, that comes to whole nanocredits."""
     price = parse_price(node, "request", usd_per_credit)
     if price.per != 1 or "/" in price.text:
         raise node.error(

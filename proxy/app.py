@@ -19,7 +19,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.errors import LedgerError
 from ledger.ledger import Ledger
 from ledger.rules import Rules
-from proxy import admin, admin_keys, admin_money, admin_plans, admin_prices, credits, events, openapi, quote, usage
+from proxy import (
+    admin,
+    admin_keys,
+    admin_money,
+    admin_plans,
+    admin_prices,
+    credits,
+    events,
+    openapi,
+    public_prices,
+    quote,
+    usage,
+)
 from proxy.caller import headers_of, identify
 from proxy.charge import ledger_refusal
 from proxy.config import Config, UpstreamConfig
@@ -42,6 +54,7 @@ from proxy.telemetry.metrics import CONTENT_TYPE, Metrics
 from proxy.upstream.demo import DemoUpstream
 from proxy.upstream.openai import OpenAIUpstream
 from proxy.upstream.upstream import Upstream
+from proxy.web import pages
 
 __all__ = ["build_app", "open_services", "sqlite_path"]
 
@@ -156,6 +169,8 @@ def build_app(services: Services, keeper: Keeper | None = None) -> ASGIApp:
             *quote.routes(services),
             *usage.routes(services),
             *events.routes(services),
+            *public_prices.routes(services, keeper),
+            *pages.routes(services, keeper),
             *admin.routes(services),
             *admin_keys.routes(services),
             *admin_money.routes(services),

@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from pricing.document import Node
 from pricing.meters import INPUT, METERS, OUTPUT
-from pricing.parsing import parse_operation_price, parse_price, parse_rules
-from pricing.table import ModelPrice, OperationPrice, PriceTable, Rules
+from pricing.parsing import parse_bound, parse_operation_price, parse_rules
+from pricing.table import Bound, ModelPrice, OperationPrice, PriceTable, Rules
 from proxy.endpoints import METERED
 from proxy.errors import ApiError
 
@@ -33,7 +33,7 @@ _OPERATION = ("title", "class", "endpoint", "model", "min", "max", "multiply", "
 class OperationConfig:
     """What callers do, as the operator names it. A criterion that is None matches everything.
 
-    members: the models of its class. typical: low and high of a usual charge, as written; for display only.
+    members: the models of its class. typical: low and high of a usual charge; for display only.
     """
 
     name: str
@@ -41,7 +41,7 @@ class OperationConfig:
     klass: str | None = None
     endpoint: str | None = None
     model: str | None = None
-    typical: tuple[str, str] | None = None
+    typical: tuple[Bound, Bound] | None = None
     members: frozenset[str] | None = None
 
     @property
@@ -160,14 +160,14 @@ def parse_operations(
     return operations, prices
 
 
-def _typical(node: Node, usd: Decimal) -> tuple[str, str]:
+def _typical(node: Node, usd: Decimal) -> tuple[Bound, Bound]:
     items = node.items()
     if len(items) != 2:
         raise node.error("must be a low and a high charge, such as [40, 400]")
-    low, high = (parse_price(item, "request", usd) for item in items)
-    if high < low:
+    low, high = (parse_bound(item, usd) for item in items)
+    if high.nano < low.nano:
         raise node.error("the low charge comes first; turn them round")
-    return low.text, high.text
+    return low, high
 
 
 def unreachable(operations: Mapping[str, OperationConfig], classes: Mapping[str, str | None]) -> list[str]:

@@ -13,13 +13,16 @@ from pricing.document import Document, Node
 from pricing.errors import ConfigError
 from pricing.parsing import price_table
 from pricing.table import ModelPrice, PriceTable, RateCard
+from pricing.usage import Usage
 from proxy.buckets import BucketConfig, parse_buckets
 from proxy.choice import OperationConfig, named, operations_of, parse_operations, parse_surcharges, unreachable
 from proxy.credit import Credit, parse_credit
 from proxy.limits import LimitsConfig, parse_limits
+from proxy.packs import CustomPack, PackConfig, packs_off_price, parse_custom_pack, parse_packs
 from proxy.plans import PlanConfig, Signup, off_price, parse_plans, parse_signup, plans_by_model
 from proxy.schedule import Schedule
 from proxy.targets import Target, limited, parse_targets, resold
+from proxy.typical import parse_typical
 from proxy.upstream.config import Timeouts, UpstreamConfig, parse_upstream, parse_url
 
 __all__ = ["BucketConfig", "Config", "ModelConfig", "Timeouts", "UpstreamConfig", "load_config", "parse_config"]
@@ -41,11 +44,11 @@ _TOP = (
     "plans",
     "default_plan",
     "signup",
+    "packs",
+    "custom_pack",
     "limits",
 )
 _TOP_LATER = (
-    "packs",
-    "custom_pack",
     "creators",
     "passthrough",
 )
@@ -95,8 +98,9 @@ class ModelConfig:
 class Config:
     """The whole file, immutable; swapped whole when it changes.
 
-    plans_with: the plans that have a model, of models that not all have. rules: what the ledger is told of it.
-    schedule: the tables that the file says, table: the one in force, by which operations are matched too.
+    plans_with: the plans that have a model, of models that not all have. typical: what a usual call of a model uses,
+    where the operator says it. rules: what the ledger is told of it. schedule: the tables that the file says, table:
+    the one in force, by which operations are matched too.
     """
 
     file: str
@@ -112,6 +116,9 @@ class Config:
     plans: Mapping[str, PlanConfig]
     default_plan: str | None
     signup: Signup | None
+    packs: Mapping[str, PackConfig]
+    custom_pack: CustomPack | None
+    typical: Mapping[str, Usage]
     plans_with: Mapping[str, frozenset[str | None]]
     rules: Rules
     limits: LimitsConfig
@@ -170,7 +177,8 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
     plans = parse_plans(top.get("plans"), credit.usd, buckets, classes)
     table = price_table(prices, operation_prices, surcharges, matching)
     warnings += unreachable(operations, classes)
-    warnings += off_price(plans, credit.usd)
+    packs = parse_packs(top.get("packs"), buckets)
+    warnings += off_price(plans, credit.usd) + packs_off_price(packs, credit.usd)
     warnings += [
         f"upstream {upstream.name} is off: its api_key is empty; its models are not offered"
         for upstream in upstreams.values()
@@ -190,6 +198,9 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         plans=plans,
         default_plan=_default_plan(top["default_plan"], plans) if "default_plan" in top else None,
         signup=parse_signup(top.get("signup"), credit.usd, buckets),
+        packs=packs,
+        custom_pack=parse_custom_pack(top.get("custom_pack")),
+        typical=parse_typical(named(top["models"]), prices, surcharges),
         plans_with=plans_by_model(plans, models),
         rules=Rules(
             order={name: rank for rank, name in enumerate(buckets)},
@@ -260,6 +271,7 @@ def _model(
         "on_leave",
         "price",
         "cost",
+        "typical",
     )
     fields = node.fields(known)
     for key in ("upstream", "price"):

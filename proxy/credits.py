@@ -78,7 +78,7 @@ def _model_object(model: ModelConfig, table: PriceTable) -> dict[str, Any]:
         "speed": model.speed,
         "quality": model.quality,
         "max_output_tokens": model.max_output_tokens,
-        "price": rules_object(price.rules, price.least, price.most),
+        "price": rules_object(price.rules, price.least, price.most, price.factors),
     }
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from proxy.errors_catalogue import ERRORS
 from proxy.openapi_admin import admin_schemas
+from proxy.openapi_prices import price_schemas
 from proxy.openapi_routes import ROUTES, Described
 from proxy.openapi_schemas import AMOUNT, ref, schemas
 
 __all__ = ["openapi_document"]
 
 _JSON = "application/json"
-_SCHEMAS = {**schemas(), **admin_schemas()}
+_SCHEMAS = {**schemas(), **price_schemas(), **admin_schemas()}
 _TAGS = {
     "models": "Calling models",
     "credits": "The caller's credits",
@@ -50,11 +51,11 @@ def openapi_document() -> dict[str, Any]:
 
 
 def _tag(route: Described) -> str:
-    if route.key is None:
-        return "server"
     if route.key == "admin":
         return "admin"
-    return "credits" if route.path.startswith("/v1/credits") else "models"
+    if route.path.startswith("/v1/credits"):
+        return "credits"
+    return "models" if route.path.startswith("/v1/") else "server"
 
 
 def _operation(route: Described) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def _operation(route: Described) -> dict[str, Any]:
     }
     if route.path == "/readyz":
         operation["responses"]["503"] = _answer(route)
+    if "If-None-Match" in route.headers:
+        operation["responses"]["304"] = {"description": "It is still as the tag says."}
     parameters = list(route.parameters())
     if parameters:
         operation["parameters"] = parameters
@@ -82,6 +85,11 @@ def _answer(route: Described) -> dict[str, Any]:
     content: dict[str, Any] = {} if route.answers is None else {_JSON: {"schema": route.schema()}}
     content |= {media: {"schema": {"type": "string"}} for media in route.media}
     headers = {"x-request-id": _header({"type": "string"}, "The request's id; a call's receipt has it.")}
+    if "If-None-Match" in route.headers:
+        headers |= {
+            "etag": _header({"type": "string"}, "Changes when the answer does."),
+            "cache-control": _header({"type": "string"}, "How long anybody may keep it."),
+        }
     if route.name == "create_chat_completion":
         headers |= {
             "x-credits-charged": _header(AMOUNT, "What the call cost; not streamed."),

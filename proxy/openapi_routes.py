@@ -33,6 +33,7 @@ _HEADERS: dict[str, Schema] = {
     _USER: {**_TEXT, "description": "Whose credits, by external_id; with a platform's key."},
     "X-Farebox-Fit": {"type": "string", "enum": ["clamp"], "description": "Shorten the answer instead of refusing."},
     "Idempotency-Key": {**_TEXT, "description": "The same command sent again is carried out once."},
+    "If-None-Match": {**_TEXT, "description": "The tag of the answer that one has."},
 }
 
 
@@ -114,7 +115,7 @@ _CHAT = Described(
     "caller",
     "ChatAnswer",
     sends="ChatRequest",
-    headers=tuple(_HEADERS),
+    headers=tuple(name for name in _HEADERS if name != "If-None-Match"),
     media=("text/event-stream",),
     refuses=(400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 502, 503, 504),
 )
@@ -313,6 +314,18 @@ _ADMINISTRATION = (
     _admin("get", "/audit", "audit", "Prove that the books add up.", "Audit"),
 )
 
+_PUBLIC = (
+    Described(
+        "get",
+        "/v1/prices",
+        "list_prices",
+        "Say what everything costs; without a key.",
+        None,
+        "PublicPrices",
+        headers=("If-None-Match",),
+    ),
+)
+
 _SERVER = (
     Described("get", "/healthz", "get_health", "Say that the process runs.", None, "Status"),
     Described("get", "/readyz", "get_readiness", "Say whether calls are taken; 503 while stopping.", None, "Status"),
@@ -320,5 +333,5 @@ _SERVER = (
     Described("get", "/metrics", "get_metrics", "Show metrics to Prometheus.", None, media=("text/plain",)),
 )
 
-ROUTES: tuple[Described, ...] = (_CHAT, *_CREDITS, *_ADMINISTRATION, *_SERVER)
+ROUTES: tuple[Described, ...] = (_CHAT, *_CREDITS, *_PUBLIC, *_ADMINISTRATION, *_SERVER)
 """Every route of Farebox's own, and the chat endpoint."""

@@ -55,7 +55,7 @@ def _operation(operation: OperationConfig, price: OperationPrice) -> dict[str, A
         "class": operation.klass,
         "multiply": price.multiply_text or None,
         "per": "run" if price.per_run else None,
-        "typical": list(operation.typical) if operation.typical else None,
+        "typical": [bound.text for bound in operation.typical] if operation.typical else None,
         **rules_object(price.rules, price.least, price.most),
     }
     return {member: value for member, value in shown.items() if value is not None}

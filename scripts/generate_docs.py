@@ -39,6 +39,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "_model": ("models.<name>",),
     "parse_targets": ("models.<name>.upstream[]",),
     "_part_tokens": ("models.<name>.part_tokens",),
+    "_typical": ("models.<name>.typical",),
     "parse_model_price": ("models.<name>.price",),
     "_rule": ("models.<name>.price.<meter>[]",),
     "parse_when": ("models.<name>.price.<meter>[].when",),
@@ -54,7 +55,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "parse_packs": ("packs.<name>",),
     "_pack": ("packs.<name>",),
     "_packs": ("packs.<name>",),
-    "_custom_pack": ("custom_pack",),
+    "parse_custom_pack": ("custom_pack",),
     "parse_limits": ("limits",),
     "_per_key": ("limits.per_key",),
     "_per_account": ("limits.per_account",),
@@ -186,7 +187,8 @@ def settings_page() -> str:
 def _setting_rows(texts: Mapping[str, Any], section: Section) -> Iterator[tuple[str, str]]:
     every_meter = METERS.keys() <= set(section.known)
     if every_meter:
-        yield "any meter", "Its price, such as `40 / 1M`, `$1.60 / 1M` or `15`; see [Meters](#meters)."
+        of_it = description(texts, section.path, "any meter") or "Its price, such as `40 / 1M`, `$1.60 / 1M` or `15`"
+        yield "any meter", f"{of_it}; see [Meters](#meters)."
     for key in section.known:
         if not (every_meter and key in METERS):
             yield f"`{key}`", description(texts, section.path, key) or "–"

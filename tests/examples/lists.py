@@ -17,7 +17,7 @@ from proxy.choice import choose_operation
 from proxy.config import Config, load_config
 from proxy.endpoints import CHAT
 
-__all__ = ["EXAMPLES", "Call", "load", "of_later", "tokens", "uncommented"]
+__all__ = ["EXAMPLES", "LATER", "Call", "load", "of_later", "tokens", "uncommented"]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LATER = "# With a later release:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.examples.lists import Call, load, of_later, tokens
+from tests.examples.lists import Call, load, tokens
 
 CONFIG = load("daily-subscription-bonus")
 
@@ -56,4 +56,4 @@ def test_buckets() -> None:
     """Daily credits burn first, then the subscription's, then bonus, into which packs are bought and which expires."""
     assert list(CONFIG.buckets) == ["daily", "subscription", "bonus"]
     assert CONFIG.buckets["bonus"].expires == 90 * 86400
-    assert {pack["bucket"] for pack in of_later("daily-subscription-bonus")["packs"].values()} == {"bonus"}
+    assert {pack.bucket for pack in CONFIG.packs.values()} == {"bonus"}

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from pricing.errors import ConfigError
 from proxy.cli import main
 from proxy.config import Config, parse_config
-from tests.examples.lists import EXAMPLES, load, of_later, uncommented
+from tests.examples.lists import EXAMPLES, LATER, load, of_later, uncommented
 
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/config.yaml"))
-DISCOUNTS = {"daily-subscription-bonus": ["plan yearly"], "monthly-packs": ["plan team"]}
-"""The plans that sell credits below what a credit sells for, on purpose; `check` says so."""
+DISCOUNTS = {"daily-subscription-bonus": ["plan yearly", "pack large"], "monthly-packs": ["plan team", "pack crate"]}
+"""The plans and packs that sell credits below what a credit sells for, on purpose; `check` says so."""
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_without_keys_the_demo_answers(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_with_keys_everything_is_on(name: str) -> None:
-    """With keys every model is offered at the same prices, and nothing is warned of but a plan's discount."""
+    """With keys every model is offered at the same prices, and nothing is warned of but a discount."""
     text = (EXAMPLES / name / "config.yaml").read_text(encoding="utf-8")
     config = parse_config(text, "config.yaml", {"OPENAI_API_KEY": "sk-1", "OTHER_API_KEY": "sk-2"})
     assert _warned_of(config) == DISCOUNTS.get(name, [])
@@ -86,12 +86,21 @@ def _warned_of(config: Config) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_packs_go_into_its_buckets(name: str) -> None:
+    """Every example sells packs, into buckets of its own that burn last."""
+    config = load(name)
+    assert config.packs
+    assert {pack.bucket for pack in config.packs.values()} == {list(config.buckets)[-1]}
+
+
+WITH_LATER = [name for name in NAMES if LATER in (EXAMPLES / name / "config.yaml").read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("name", WITH_LATER)
 def test_what_is_of_a_later_release(name: str) -> None:
-    """What an example keeps for later is sound YAML about its own buckets, and in force or refused by name."""
-    config, later = load(name), of_later(name)
-    packs = later["packs"]
-    assert packs
-    assert {pack.get("bucket", "paid") for pack in packs.values()} <= config.buckets.keys()
+    """What an example keeps for later is sound YAML, and in force or refused by name."""
+    later = of_later(name)
+    assert later
     said = ""
     try:
         parse_config(uncommented(name), "config.yaml", {})

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from tests.examples.lists import Call, load, of_later, tokens
+from pricing.amounts import NANO
+from tests.examples.lists import Call, load, tokens
 
 CONFIG = load("request-units")
 
@@ -42,6 +43,6 @@ def test_no_answer(model: str) -> None:
 
 def test_packs() -> None:
     """Packs of 500, 2,500 and 12,500 requests cost $20, $100 and $500: all at what a credit sells for."""
-    packs = of_later("request-units")["packs"]
-    assert [(name, int(pack["price"].removeprefix("$")), pack["credits"]) for name, pack in packs.items()] == PACKS
+    packs = CONFIG.packs.values()
+    assert [(pack.name, int(pack.dollars), pack.amount // NANO) for pack in packs] == PACKS
     assert {Decimal(price) / requests for _, price, requests in PACKS} == {CONFIG.credit.usd}

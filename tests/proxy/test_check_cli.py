@@ -99,7 +99,8 @@ _BAD: dict[str, tuple[str, int, str]] = {
     "no limit": (_MODEL + "limits:\n  per_key: {requests_per_minute: 0}\n", 5, "0"),
     "unknown limit": (_MODEL + "limits: {per_day: {credits: 1}}\n", 4, "per_day"),
     "cost plus": (_HEAD + "  a: {upstream: demo/demo, price: {cost_plus: 25%}}\n", 3, "cost_plus"),
-    "packs": (_MODEL + "packs: {small: {}}\n", 4, "packs"),
+    "a pack without a price": (_MODEL + "packs: {small: {}}\n", 4, "price"),
+    "creators": (_MODEL + "creators: {premium: 10%}\n", 4, "creators"),
     "twice": (_MODEL + "  a: {upstream: demo/demo, price: {request: 1}}\n", 4, "a"),
 }  # fmt: skip
 

@@ -140,7 +140,7 @@ def test_more_workers_need_postgresql(tmp_path: Path, config_text: str) -> None:
 _BAD_CONFIGS: dict[str, tuple[str, int]] = {
     "unknown key": ("upstreams:\n  demo: {kind: demo}\nmodls: {}\n", 3),
     "duplicate key": ("upstreams:\n  demo: {kind: demo}\n  demo: {kind: demo}\nmodels: {}\n", 3),
-    "later key": ("upstreams:\n  demo: {kind: demo}\npacks: {}\n", 3),
+    "later key": ("upstreams:\n  demo: {kind: demo}\ncreators: {premium: 10%}\n", 3),
     "no price": ("upstreams:\n  demo: {kind: demo}\nmodels:\n  a: {upstream: demo/demo}\n", 4),
     "no unit": (
         "upstreams:\n  demo: {kind: demo}\nmodels:\n  a:\n    upstream: demo/demo\n    price:\n"

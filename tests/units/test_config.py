@@ -336,8 +336,6 @@ def test_operations_hold_for_who_answers_otherwise() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        "packs",
-        "custom_pack",
         "creators",
         "passthrough",
     ],

@@ -321,7 +321,7 @@ models:
         ("models:", "modles:", 2),
         ("    price:", "    prize:", 6),
         ("  a:", "  a/b:", 3),
-        ("upstreams:", "packs:\n  small: {}\nupstreams:", 1),
+        ("upstreams:", "creators:\n  premium: 10%\nupstreams:", 1),
         ("models:", "buckets:\n  daily:\n    titel: x\nmodels:", 4),
     ],
 )
