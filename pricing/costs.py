@@ -37,7 +37,7 @@ def parse_margin(node: Node) -> Fraction:
 def parse_cost(node: Node, model: str) -> ModelPrice:
     """Read `cost:` written out, in dollars, as a price in nanodollars; raises ConfigError."""
     members = node.members()
-    for name in ("min", "max", "cost_plus"):
+    for name in ("min", "max", "cost_plus", "i_mean_it"):
         if name in members:
             raise members[name].key_error(f"`{name}` is of prices and not of costs; remove it")
     price = parse_model_price(node, model, Decimal(1))

@@ -126,6 +126,25 @@ class Node:
             found[name] = child
         return found
 
+    def overlaid(self, over: Node) -> Node:
+        """This mapping with another's members in place of its own; what is null there is left out."""
+        names = over.members()
+        self.members()
+        assert isinstance(self._node, yaml.MappingNode)
+        assert isinstance(over._node, yaml.MappingNode)
+        kept = [pair for pair in self._node.value if pair[0].value not in names]
+        added = [pair for pair in over._node.value if not names[str(pair[0].value)].is_null]
+        return over._with(kept + added)
+
+    def replacing(self, name: str, by: Node) -> Node:
+        """This mapping with another value for one of its keys."""
+        assert isinstance(self._node, yaml.MappingNode)
+        return self._with([(key, by._node if key.value == name else value) for key, value in self._node.value])
+
+    def _with(self, pairs: list[tuple[yaml.Node, yaml.Node]]) -> Node:
+        node = yaml.MappingNode(self._node.tag, pairs, self._node.start_mark, self._node.end_mark)
+        return Node(self._document, node, self.path, self._depth, self._key_line)
+
     def fields(self, known: Iterable[str], later: Iterable[str] = ()) -> dict[str, Node]:
         """Read a mapping whose keys are given.
 

@@ -163,7 +163,7 @@ def parse_model_price(
     marked: makes the rules that `cost_plus` stands for, or refuses its node; the meters that are written beside it
     replace its own. Without it there is no cost to add to. Raises ConfigError.
     """
-    fields = node.fields((*METERS, "min", "max", "factors", "cost_plus"), _LATER)
+    fields = node.fields((*METERS, "min", "max", "factors", "cost_plus", "i_mean_it"), _LATER)
     if "cost_plus" in fields and marked is None:
         raise fields["cost_plus"].key_error("`cost_plus` is of a model's `price:` only; remove it")
     rules = {

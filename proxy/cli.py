@@ -19,6 +19,7 @@ import click
 from ledger.audit import MOST_ROWS
 from ledger.audit import audit as run_audit
 from ledger.errors import LedgerError
+from ledger.ids import microseconds
 from ledger.opening import is_postgres
 from pricing.amounts import format_credits
 from proxy import cli_admin, cli_keys, cli_recompute, cli_simulate
@@ -190,17 +191,21 @@ def _stop_alone(loop: asyncio.AbstractEventLoop, parent: int) -> None:
 @json_option
 def check(file: str | None, as_json: bool) -> None:
     """Validate a config, and print its prices as users will see them."""
+    from proxy.jsonapi import timestamp
     from proxy.price_list import price_list, prices_object
 
-    config = read_config(file)
-    if as_json:
-        click.echo(
-            json.dumps(
-                {"object": "prices", "version": config.table.version, **prices_object(config.table, config.operations)}
-            )
-        )
-    else:
-        click.echo(price_list(config))
+    config, now = read_config(file), microseconds()
+    config = config.under(config.schedule.at(now))
+    if not as_json:
+        click.echo(price_list(config, now))
+        return
+    changes = dict(config.schedule.changes(now, None, config.credit.plural))
+    upcoming = [
+        {"effective_from": timestamp(begins), "version": table.version, "changes": changes.get(begins, [])}
+        for begins, table in config.schedule.upcoming(now)
+    ]
+    shown = prices_object(config.table, config.operations)
+    click.echo(json.dumps({"object": "prices", "version": config.table.version, "upcoming": upcoming, **shown}))
 
 
 @main.command()

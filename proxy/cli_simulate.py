@@ -61,7 +61,7 @@ def simulate(config: str | None, as_json: bool, file: str, since: int) -> None:
 def _draft(file: str) -> Config:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        draft = parse_config(text, "the draft" if file == "-" else file, os.environ)
+        draft = parse_config(text, "the draft" if file == "-" else file, os.environ, strict=False)
     except ConfigError as error:
         say(str(error))
         sys.exit(1)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 
 from ledger.rules import Rules
 from pricing.document import Document, Node
 from pricing.errors import ConfigError
-from pricing.parsing import price_table
-from pricing.table import ModelPrice, PriceTable, RateCard
+from pricing.table import PriceTable, RateCard
 from pricing.usage import Usage
 from proxy.buckets import BucketConfig, parse_buckets
-from proxy.choice import OperationConfig, named, operations_of, parse_operations, parse_surcharges, unreachable
+from proxy.choice import OperationConfig, named, operations_of, unreachable
 from proxy.credit import Credit, parse_credit
 from proxy.limits import LimitsConfig, parse_limits
+from proxy.models import ModelConfig
 from proxy.packs import CustomPack, PackConfig, packs_off_price, parse_custom_pack, parse_packs
 from proxy.plans import PlanConfig, Signup, off_price, parse_plans, parse_signup, plans_by_model
 from proxy.schedule import Schedule
-from proxy.targets import Target, limited, parse_targets, resold
+from proxy.sold import Sold, parse_sold
+from proxy.targets import Remarks
 from proxy.typical import parse_typical
 from proxy.upstream.config import Timeouts, UpstreamConfig, parse_upstream, parse_url
 
@@ -40,6 +40,7 @@ _TOP = (
     "models",
     "surcharges",
     "operations",
+    "price_changes",
     "buckets",
     "plans",
     "default_plan",
@@ -52,46 +53,6 @@ _TOP_LATER = (
     "creators",
     "passthrough",
 )
-_MOST_TOKENS = 10_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What callers may ask for. Token figures are per choice.
-
-    targets: who may answer, in the order in which they are asked; never empty. max_output_tokens: the most that can
-    come back of any. max_input_tokens: the providers' published limit, if known of all.
-    """
-
-    name: str
-    title: str
-    description: str | None
-    speed: int | None
-    quality: int | None
-    klass: str | None
-    targets: tuple[Target, ...]
-    max_output_tokens: int
-    hold_output_tokens: int
-    min_output_tokens: int
-    max_input_tokens: int | None
-    part_tokens: Mapping[str, int]
-    on_leave: str
-    price: ModelPrice
-
-    @property
-    def on(self) -> bool:
-        """Whether anybody can answer."""
-        return any(target.upstream.on for target in self.targets)
-
-    @property
-    def cost(self) -> ModelPrice | None:
-        """What who is named first charges the operator, in nanodollars, where that is known."""
-        return self.targets[0].cost
-
-    @property
-    def upstream(self) -> UpstreamConfig:
-        """Who is asked first."""
-        return next((target for target in self.targets if target.upstream.on), self.targets[0]).upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +84,7 @@ class Config:
     rules: Rules
     limits: LimitsConfig
     schedule: Schedule
+    sold: Mapping[str, Sold]
     table: PriceTable
     warnings: tuple[str, ...]
 
@@ -141,7 +103,10 @@ class Config:
         """The same with another table in force."""
         if table.version == self.table.version:
             return self
-        return replace(self, table=table, operations=operations_of(table, self.operations))
+        own = self.sold.get(table.version)
+        if own is None:
+            return replace(self, table=table, operations=operations_of(table, self.operations))
+        return replace(self, table=table, operations=own.operations, models=own.models)
 
 
 def load_config(path: Path, environment: Mapping[str, str]) -> Config:
@@ -155,8 +120,11 @@ def load_config(path: Path, environment: Mapping[str, str]) -> Config:
     return parse_config(text, str(path), environment)
 
 
-def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config:
-    """Read the text of a config file; raises ConfigError."""
+def parse_config(text: str, file: str, environment: Mapping[str, str], *, strict: bool = True) -> Config:
+    """Read the text of a config file; raises ConfigError.
+
+    strict: refuse prices that are probably slips, and that nobody says are meant; else they are warned of.
+    """
     root = Document(file, text, environment).root()
     top = root.fields(_TOP, _TOP_LATER)
     for name in ("upstreams", "models"):
@@ -165,17 +133,16 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
     warnings: list[str] = []
     credit = parse_credit(top["credit"]) if "credit" in top else Credit()
     upstreams = {name: parse_upstream(name, node) for name, node in named(top["upstreams"]).items()}
-    nodes = named(top["models"])
-    models = _sold({name: _model(name, node, upstreams, credit.usd, warnings) for name, node in nodes.items()}, nodes)
-    surcharges = parse_surcharges(top["surcharges"], credit.usd) if "surcharges" in top else {}
-    sold = {name: (model.price, *(target.price for target in model.targets)) for name, model in models.items()}
-    prices = {price.model: price for each in sold.values() for price in each}
+    remarks = Remarks(warnings, [])
+    sold = parse_sold(top, upstreams, credit.usd, remarks)
+    first = sold[0][1]
+    models, operations = first.models, first.operations
+    if strict and remarks.doubts:
+        raise remarks.doubts[0]
+    warnings += [error.problem for error in remarks.doubts]
     classes = {name: model.klass for name, model in models.items()}
-    operations, operation_prices = parse_operations(top.get("operations"), credit.usd, sold, classes)
-    matching = {name: operation.matching() for name, operation in operations.items()}
     buckets = parse_buckets(top.get("buckets"))
     plans = parse_plans(top.get("plans"), credit.usd, buckets, classes)
-    table = price_table(prices, operation_prices, surcharges, matching)
     warnings += unreachable(operations, classes)
     packs = parse_packs(top.get("packs"), buckets)
     warnings += off_price(plans, credit.usd) + packs_off_price(packs, credit.usd)
@@ -200,7 +167,7 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
         signup=parse_signup(top.get("signup"), credit.usd, buckets),
         packs=packs,
         custom_pack=parse_custom_pack(top.get("custom_pack")),
-        typical=parse_typical(named(top["models"]), prices, surcharges),
+        typical=parse_typical(named(top["models"]), first.prices, first.surcharges),
         plans_with=plans_by_model(plans, models),
         rules=Rules(
             order={name: rank for rank, name in enumerate(buckets)},
@@ -211,8 +178,9 @@ def parse_config(text: str, file: str, environment: Mapping[str, str]) -> Config
             pack_after=_pack_after(top.get("pack_after")),
         ),
         limits=parse_limits(top["limits"]) if "limits" in top else LimitsConfig(),
-        schedule=Schedule(((0, table),)),
-        table=table,
+        schedule=Schedule(tuple((begins, each.table) for begins, each in sold)),
+        sold={each.table.version: each for _, each in sold},
+        table=first.table,
         warnings=tuple(warnings),
     )
 
@@ -252,79 +220,3 @@ def _size(node: Node) -> int:
     if match is None or not int(match[1]):
         raise node.error("must be a size such as 20MB, 500kB or a number of bytes")
     return int(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
-
-
-def _model(
-    name: str, node: Node, upstreams: Mapping[str, UpstreamConfig], usd: Decimal, warnings: list[str]
-) -> ModelConfig:
-    known = (
-        "title",
-        "description",
-        "speed",
-        "quality",
-        "class",
-        "upstream",
-        "max_output_tokens",
-        "hold_output_tokens",
-        "min_output_tokens",
-        "part_tokens",
-        "on_leave",
-        "price",
-        "cost",
-        "typical",
-    )
-    fields = node.fields(known)
-    for key in ("upstream", "price"):
-        if key not in fields:
-            raise node.error(
-                f"`{key}:` is missing; "
-                + (
-                    "nobody would answer; add `upstream: <upstream>/<its model name>`"
-                    if key == "upstream"
-                    else "a reachable model needs a price; add one, such as `price: {request: 1}`"
-                )
-            )
-    written = fields["max_output_tokens"].integer(1, _MOST_TOKENS) if "max_output_tokens" in fields else None
-    price, targets = parse_targets(name, fields, upstreams, usd, warnings)
-    targets = limited(targets, written, name, warnings)
-    most = max(target.max_output_tokens for target in targets)
-    longest = [target.published.max_input_tokens for target in targets]
-    least = min(1024 if any(target.published.reasons for target in targets) else 16, most)
-    return ModelConfig(
-        name=name,
-        title=fields["title"].text() if "title" in fields else name,
-        description=fields["description"].text() if "description" in fields else None,
-        speed=fields["speed"].integer(1, 5) if "speed" in fields else None,
-        quality=fields["quality"].integer(1, 5) if "quality" in fields else None,
-        klass=fields["class"].text() if "class" in fields else None,
-        targets=targets,
-        max_output_tokens=most,
-        hold_output_tokens=fields["hold_output_tokens"].integer(1, most) if "hold_output_tokens" in fields else most,
-        min_output_tokens=fields["min_output_tokens"].integer(1, most) if "min_output_tokens" in fields else least,
-        max_input_tokens=None if None in longest else max(filter(None, longest)),
-        part_tokens=_part_tokens(fields.get("part_tokens")),
-        on_leave=(
-            fields["on_leave"].choice(("cancel", "finish"))
-            if "on_leave" in fields
-            else "finish"
-            if any(target.published.hides_reasoning for target in targets)
-            else "cancel"
-        ),
-        price=price,
-    )
-
-
-def _sold(models: Mapping[str, ModelConfig], nodes: Mapping[str, Node]) -> dict[str, ModelConfig]:
-    """Price every target, which takes all models; raises ConfigError."""
-    firsts = {name: model.targets[0] for name, model in models.items()}
-    return {
-        name: replace(model, targets=resold(model.targets, firsts, nodes[name].members()["upstream"]))
-        for name, model in models.items()
-    }
-
-
-def _part_tokens(node: Node | None) -> dict[str, int]:
-    tokens = {"image": 1600, "file": 20000, "audio_second": 50}
-    if node:
-        tokens |= {name: child.integer(0, _MOST_TOKENS) for name, child in node.fields(tokens).items()}
-    return tokens

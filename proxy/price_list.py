@@ -8,6 +8,7 @@ from typing import Any
 from pricing.table import Bound, Factor, OperationPrice, PriceTable, Rule, Rules
 from proxy.choice import OperationConfig, operations_of
 from proxy.config import Config
+from proxy.jsonapi import timestamp
 
 __all__ = ["price_list", "prices_object", "rules_object"]
 
@@ -61,8 +62,8 @@ def _operation(operation: OperationConfig, price: OperationPrice) -> dict[str, A
     return {member: value for member, value in shown.items() if value is not None}
 
 
-def price_list(config: Config) -> str:
-    """Write the table as text, as users will see it."""
+def price_list(config: Config, now: int) -> str:
+    """Write the table in force as text, as users will see it, and what changes later; now: microseconds."""
     credit = config.credit
     lines = [f"Prices {config.table.version}, in {credit.plural} (1 {credit.name} = ${credit.usd})", ""]
     for name, model in config.models.items():
@@ -84,6 +85,8 @@ def price_list(config: Config) -> str:
         shown = _operation(config.operations[name], price)
         lines.append(f"{shown.pop('title')} ({name})")
         lines += _prices(shown)
+    for begins, said in config.schedule.changes(now, None, credit.plural):
+        lines += [f"From {timestamp(begins)} on", *(f"  {each}" for each in said), ""]
     return "\n".join(lines)
 
 

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 
 from pricing.costs import cost_table
 from pricing.document import Node
+from pricing.doubts import MEANT, doubts, parse_meant
+from pricing.errors import ConfigError
 from pricing.meters import INPUT
 from pricing.table import ModelPrice, PriceTable
 from proxy.costs import parse_price_and_cost
 from proxy.published import PublishedModel, published_model
 from proxy.upstream.config import UpstreamConfig
 
-__all__ = ["Target", "limited", "parse_targets", "resold"]
+__all__ = ["Remarks", "Target", "limited", "parse_targets", "resold"]
 
 _MOST_UNKNOWN = 16384
 """What is enforced where nobody knows how much can come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What reading a config found: warnings, in words, and refusals of prices that may be meant after all."""
+
+    warnings: list[str]
+    doubts: list[ConfigError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +62,7 @@ class Target:
 
 
 def parse_targets(
-    name: str, fields: Mapping[str, Node], upstreams: Mapping[str, UpstreamConfig], usd: Decimal, warnings: list[str]
+    name: str, fields: Mapping[str, Node], upstreams: Mapping[str, UpstreamConfig], usd: Decimal, remarks: Remarks
 ) -> tuple[ModelPrice, tuple[Target, ...]]:
     """Read a model's `upstream:`, one or a list of them, with its own price; fields: the model's. Raises ConfigError.
 
@@ -79,8 +89,12 @@ def parse_targets(
             price, _ = read(name, given, warnings=[])
         # No model can be called so: names have no @.
         apart = "price" in own or ("cost_plus" in fields["price"].members() and not first)
-        sold, cost = read(f"{name}@{upstream.name}/{model}" if apart else name, {**given, **own}, warnings=warnings)
+        sold, cost = read(
+            f"{name}@{upstream.name}/{model}" if apart else name, {**given, **own}, warnings=remarks.warnings
+        )
         published = published_model(model) if upstream.kind == "openai" else PublishedModel()
+        if cost is not None and (first or "price" in own):
+            remarks.doubts.extend(_doubts(own.get("price", fields["price"]), sold, cost, usd))
         costs = None if cost is None else cost_table(cost)
         target = Target(upstream, model, sold, cost, costs, "price" in own, published)
         if target.name in found:
@@ -88,6 +102,14 @@ def parse_targets(
         found[target.name] = target
     assert price is not None
     return price, tuple(found.values())
+
+
+def _doubts(node: Node, price: ModelPrice, cost: ModelPrice, usd: Decimal) -> Iterator[ConfigError]:
+    """Refuse prices that are probably slips and are not said to be meant; node: where the price is written."""
+    meant, written = parse_meant(node), node.members()
+    for meter, problem in doubts(price, cost, usd):
+        if meter not in meant:
+            yield written.get(meter, node).error(f"{problem} Mend it, or write `{MEANT}: [{meter}]` beside it")
 
 
 def _named(node: Node, upstreams: Mapping[str, UpstreamConfig]) -> tuple[UpstreamConfig, str]:

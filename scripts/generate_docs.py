@@ -45,6 +45,8 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "parse_when": ("models.<name>.price.<meter>[].when",),
     "parse_factors": ("models.<name>.price.factors[]",),
     "parse_surcharges": ("surcharges",),
+    "parse_sold": ("price_changes[]",),
+    "_changed": ("price_changes[].operations.<name>",),
     "parse_operations": ("operations.<name>",),
     "parse_operation_price": ("operations.<name>.price",),
     "parse_buckets": ("buckets.<name>",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,56 @@ def test_what_another_host_does_not_price_is_not_offered_there(pair: _Pair, upst
     assert caller.chat("plain").status_code == 503
     assert caller.get("/v1/models/plain").status_code == 404
     assert any("not offered here" in line and "plain" in line for line in other.lines)
+
+
+def _soon(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def test_prices_come_into_force_at_their_time(shared: Server, upstream: Upstream, caller: Caller) -> None:
+    """On the second, without any edit; until then they are announced, with what they will change."""
+    upstream.says(answer())
+    begins = _soon(3)
+    later = f"price_changes: [{{effective_from: '{begins}', models: {{plain: {{request: 5}}}}}}]\n"
+    first = edited(shared, priced(upstream.url, more=later))
+    shown = in_force(shared)
+    (coming,) = shown["upcoming"]
+    assert datetime.fromisoformat(coming["effective_from"]) == datetime.fromisoformat(begins)
+    steps = shared.done("GET", "/prices/changes?limit=1")["data"][0]["steps"]
+    assert steps[1]["changes"] == ["plain: request is now 5 credits"]
+    assert shared.done("GET", f"/prices/versions/{coming['version']}")["models"]["plain"]["request"] == "5"
+    assert caller.receipt(caller.chat("plain"))["total"] == "0.041"
+    assert until(lambda: in_force(shared)["version"] == coming["version"], 6.0)
+    assert datetime.now(UTC) >= datetime.fromisoformat(begins)
+    assert in_force(shared)["upcoming"] == []
+    assert in_force(shared)["effective_at"] == coming["effective_from"]
+    assert caller.receipt(caller.chat("plain"))["total"] == "5.041"
+    assert edited(shared, priced(upstream.url)) == first
+
+
+def test_prices_to_come_come_on_every_host(pair: _Pair, upstream: Upstream) -> None:
+    """Also where the file does not know of them, and after that host was started anew."""
+    one, other = pair
+    begins = _soon(6)
+    put(
+        one,
+        priced(upstream.url, more=f"price_changes: [{{effective_from: '{begins}', surcharges: {{web_page: 1}}}}]\n"),
+    )
+    assert until(lambda: bool(in_force(other)["upcoming"]), 2.0)
+    assert other.stop() == 0
+    other.start()
+    assert in_force(other)["upcoming"] == in_force(one)["upcoming"]
+    coming = in_force(one)["upcoming"] or [{"version": in_force(one)["version"]}]
+    assert until(lambda: in_force(one)["version"] == in_force(other)["version"] == coming[0]["version"], 8.0)
+
+
+def test_a_doubtful_edit_is_not_in_force(shared: Server, upstream: Upstream) -> None:
+    """What is sold below cost has to be meant; until then the table before it stays."""
+    cost = "words: {class: standard, cost: {input_tokens: $1 / 1k, output_tokens: $1 / 1k},"
+    first = edited(shared, priced(upstream.url))
+    put(shared, priced(upstream.url).replace("words: {class: standard,", cost))
+    assert until(lambda: in_force(shared)["last_error"] is not None, 5)
+    assert "i_mean_it: [input_tokens]" in in_force(shared)["last_error"]
+    assert in_force(shared)["version"] == first
+    put(shared, priced(upstream.url))
+    assert until(lambda: in_force(shared)["last_error"] is None, 5)

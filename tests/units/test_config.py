@@ -12,7 +12,7 @@ from pricing.errors import ConfigError
 from proxy.config import Config, ModelConfig, UpstreamConfig, load_config, parse_config
 
 SHIPPED = Path(__file__).parents[2] / "config.yaml"
-PRICE = "price: {input_tokens: 40 / 1M, output_tokens: 160 / 1M}"
+PRICE = "price: {input_tokens: 400 / 1M, output_tokens: 1600 / 1M}"
 
 
 def read(text: str, environment: Mapping[str, str] | None = None) -> Config:

@@ -71,12 +71,12 @@ def test_what_is_written_beside_it_counts() -> None:
     """Meters replace the published ones, and bounds and factors are the model's own; the rest stays marked up."""
     model = """    price:
       cost_plus: 0%
-      output_tokens: 7 / 1M
+      output_tokens: 700 / 1M
       request: 1
       min: 2
       factors: [{when: {region: eu}, multiply: 2}]"""
     fast = read(model).models["fast"]
-    assert texts(fast.price, "output_tokens") == ["7 / 1M"]
+    assert texts(fast.price, "output_tokens") == ["700 / 1M"]
     assert texts(fast.price, "request") == ["1"]
     assert texts(fast.price, "input_tokens")[-1] == "40 / 1M"
     assert fast.price.least is not None
