@@ -1,6 +1,6 @@
 """What the ledger carries on PostgreSQL: `python -m bench.shared [--rounds N] [--seconds S] [--database URL] [--json]`.
 
-16 callers, and 64, hold and settle through the ledger, over many accounts, over one, and as two processes with half of
+16 callers, 64, and 192, hold and settle through the ledger, over many accounts, over one, and as two processes with half of
 the callers each. Beside it, on the same server and in turn, `pgbench` with its TPC-B-like transactions and 16 clients.
 The server is one of its own, made for this and with fsync as it comes, if no URL is given.
 """
@@ -35,7 +35,7 @@ from proxy.server import quieten_collector
 from tests.postgres import own_database, postgres_server
 
 _CLIENTS = 16
-_CALLERS = (16, 64)
+_CALLERS = (16, 64, 192)
 _ACCOUNTS = 10_000
 _GRANTED = 10**15
 _HOLD, _CHARGE = 1000, 700

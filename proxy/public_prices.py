@@ -160,7 +160,7 @@ def public_prices(offer: Offered) -> dict[str, Any]:
 def _model(config: Config, model: ModelConfig, now: int) -> dict[str, Any]:
     price = config.table.models[model.name]
     usage = config.typical.get(model.name) or usual(price)
-    cost = typical_cost(config.table, model.name, usage, now)
+    cost = typical_cost(config.table, model.name, usage, model.upstream.attributes, now)
     return {
         "id": model.name,
         "title": model.title,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pricing.conditions import TIME, moment
+from pricing.conditions import TIME, Attributes, moment
 from pricing.document import Node
 from pricing.meters import INPUT, METERS, OUTPUT
 from pricing.rating import rate
@@ -75,12 +75,12 @@ def usual(price: ModelPrice) -> dict[str, Quantity]:
     }
 
 
-def typical_cost(table: PriceTable, model: str, usage: Usage, now: int) -> int | None:
+def typical_cost(table: PriceTable, model: str, usage: Usage, attributes: Attributes, now: int) -> int | None:
     """What a call with this usage is charged, in nanocredits, at the model's own price, without any operation.
 
-    now: the time whose prices count, in microseconds. Returns None where the table does not price all of the usage,
+    attributes: of who is asked first. now: the time whose prices count, in microseconds. Returns None where the table does not price all of the usage,
     which it may not where it is not that of the file. Raises UnpricedModel.
     """
-    card = table.card(model, None, {TIME: moment(now)})
+    card = table.card(model, None, {**attributes, TIME: moment(now)})
     rating = rate(card, {_REQUEST: 1, **usage})
     return None if rating.unpriced else rating.total
