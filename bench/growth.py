@@ -163,7 +163,8 @@ async def _latency(ledger: Ledger, fresh: Ledger, accounts: int, calls: int = 30
     }
 
 
-async def _opened(url: str, accounts: int, *, credits: bool) -> Ledger:
+async def opened(url: str, accounts: int, *, credits: bool) -> Ledger:
+    """Open a ledger with accounts from 1 on; credits: with something to spend."""
     ledger = await Ledger.open(url, Rules)
     for first in range(1, accounts + 1, 500):
         some = range(first, min(first + 500, accounts + 1))
@@ -197,11 +198,11 @@ async def measure(url: str, other: str, accounts: int, calls: int) -> dict[str, 
         figures[name] = round(time.perf_counter() - began, 1)
         print(f"{name}: {figures[name]}", file=sys.stderr)
 
-    await (await _opened(url, accounts, credits=False)).close()
+    await (await opened(url, accounts, credits=False)).close()
     began = time.perf_counter()
     await asyncio.to_thread(fill, url, accounts, calls, microseconds() - 86_400_000_000)
     timed("fill_s", began)
-    ledger, fresh = await Ledger.open(url, Rules), await _opened(other, accounts, credits=True)
+    ledger, fresh = await Ledger.open(url, Rules), await opened(other, accounts, credits=True)
     figures["hold when full"] = await _latency(ledger, fresh, accounts)
     began = time.perf_counter()
     figures["ranges"] = await ledger.seal()
