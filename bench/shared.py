@@ -1,7 +1,8 @@
 """What the ledger carries on PostgreSQL: `python -m bench.shared [--rounds N] [--seconds S] [--database URL] [--json]`.
 
 16 callers, 64, and 192, hold and settle through the ledger, over many accounts, over one, and as two processes with
-half of the callers each. Beside it, on the same server and in turn, `pgbench` with its TPC-B-like transactions and 16 clients.
+half of the callers each. Beside it, on the same server and in turn, `pgbench` with its TPC-B-like transactions and 16
+clients.
 The server is one of its own, made for this and with fsync as it comes, if no URL is given.
 """
 

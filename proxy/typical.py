@@ -78,8 +78,8 @@ def usual(price: ModelPrice) -> dict[str, Quantity]:
 def typical_cost(table: PriceTable, model: str, usage: Usage, attributes: Attributes, now: int) -> int | None:
     """What a call with this usage is charged, in nanocredits, at the model's own price, without any operation.
 
-    attributes: of who is asked first. now: the time whose prices count, in microseconds. Returns None where the table does not price all of the usage,
-    which it may not where it is not that of the file. Raises UnpricedModel.
+    attributes: of who is asked first. now: the time whose prices count, in microseconds. Returns None where the table
+    does not price all of the usage, which it may not where it is not that of the file. Raises UnpricedModel.
     """
     card = table.card(model, None, {**attributes, TIME: moment(now)})
     rating = rate(card, {_REQUEST: 1, **usage})
