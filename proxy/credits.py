@@ -25,7 +25,7 @@ from proxy.errors import ApiError, bad_request
 from proxy.explain import explained
 from proxy.ids import account_id, object_id, parse_object
 from proxy.jsonapi import JSON, answer, timestamp
-from proxy.price_list import rules_object
+from proxy.price_list import model_object
 from proxy.services import Services
 
 __all__ = ["balance_object", "grant_object", "limit_object", "receipt_object", "routes"]
@@ -66,19 +66,11 @@ def routes(services: Services) -> list[Route]:
 
 
 def _model_object(model: ModelConfig, table: PriceTable) -> dict[str, Any]:
-    price = table.models[model.name]
     return {
-        "id": model.name,
         "object": "model",
         "created": 0,
         "owned_by": model.upstream.name,
-        "title": model.title,
-        "description": model.description,
-        "class": model.klass,
-        "speed": model.speed,
-        "quality": model.quality,
-        "max_output_tokens": model.max_output_tokens,
-        "price": rules_object(price.rules, price.least, price.most, price.factors),
+        **model_object(model, table.models[model.name]),
     }
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pricing.table import Bound, Factor, OperationPrice, PriceTable, Rule, Rules
+from pricing.table import Bound, Factor, ModelPrice, OperationPrice, PriceTable, Rule, Rules
 from proxy.choice import OperationConfig, operations_of
-from proxy.config import Config
+from proxy.config import Config, ModelConfig
 from proxy.jsonapi import timestamp
 
-__all__ = ["price_list", "prices_object", "rules_object"]
+__all__ = ["model_object", "price_list", "prices_object", "rules_object"]
 
 
 def _rules(rules: Rules) -> dict[str, Any]:
@@ -36,6 +36,20 @@ def rules_object(
     for factor in factors:
         shown.setdefault("factors", []).append({"when": dict(factor.when), "multiply": factor.text})
     return shown
+
+
+def model_object(model: ModelConfig, price: ModelPrice) -> dict[str, Any]:
+    """Show a model to whoever may choose it."""
+    return {
+        "id": model.name,
+        "title": model.title,
+        "description": model.description,
+        "class": model.klass,
+        "speed": model.speed,
+        "quality": model.quality,
+        "max_output_tokens": model.max_output_tokens,
+        "price": rules_object(price.rules, price.least, price.most, price.factors),
+    }
 
 
 def prices_object(table: PriceTable, known: Mapping[str, OperationConfig]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from proxy.config import Config, ModelConfig
 from proxy.jsonapi import timestamp
 from proxy.keeper import Keeper
 from proxy.plans import PlanConfig
-from proxy.price_list import rules_object
+from proxy.price_list import model_object, rules_object
 from proxy.services import Services
 from proxy.typical import typical_cost, usual
 
@@ -162,14 +162,7 @@ def _model(config: Config, model: ModelConfig, now: int) -> dict[str, Any]:
     usage = config.typical.get(model.name) or usual(price)
     cost = typical_cost(config.table, model.name, usage, model.upstream.attributes, now)
     return {
-        "id": model.name,
-        "title": model.title,
-        "description": model.description,
-        "class": model.klass,
-        "speed": model.speed,
-        "quality": model.quality,
-        "max_output_tokens": model.max_output_tokens,
-        "price": rules_object(price.rules, price.least, price.most, price.factors),
+        **model_object(model, price),
         "typical": {
             "usage": {meter: format_quantity(quantity) for meter, quantity in usage.items()},
             "cost": None if cost is None else format_credits(cost),

@@ -16,9 +16,10 @@ from pricing.document import Document
 from pricing.errors import ConfigError, UnpricedModel
 from pricing.meters import METERS, TOKEN_WHOLES, within
 from pricing.parsing import parse_rules, price_table
-from pricing.rating import affordable_output, quote, rate
+from pricing.rating import quote, rate
 from pricing.table import Factor, ModelPrice, Price, PriceTable, RateCard, Rule
 from tests.pricing.cards import cards, model_price, properties, quantities, unit_prices, usages
+from tests.pricing.test_rating_properties import of_one_card
 
 _TOKENS = "input_tokens: 0\noutput_tokens: 0\n"
 
@@ -216,15 +217,7 @@ def test_a_quote_covers_its_charge(model: ModelPrice, usage: dict[str, int], ima
 @given(_models(), quantities, st.integers(0, 10**6) | st.integers(0, 10**20))
 def test_what_is_affordable(model: ModelPrice, input_tokens: int, budget: int) -> None:
     """The affordable output fits the budget, and one token more does not."""
-    card = price_table({"fast": model}).card("fast")
-    rest = {"request": 1, "input_tokens": input_tokens}
-    output = affordable_output(card, {**rest, "output_tokens": 10**9}, budget)
-    if output is None:
-        assert quote(card, {**rest, "output_tokens": 10**12}).total <= budget
-        return
-    if output >= 1:
-        assert quote(card, {**rest, "output_tokens": output}).total <= budget
-    assert quote(card, {**rest, "output_tokens": max(output, 0) + 1}).total > budget
+    of_one_card(price_table({"fast": model}).card("fast"), input_tokens, budget)
 
 
 @properties

@@ -128,6 +128,11 @@ def test_a_quote_is_tight(card: RateCard, usage: dict[str, int]) -> None:
 @given(cards(), quantities, st.integers(0, 10**6) | st.integers(0, 10**20))
 def test_what_is_affordable(card: RateCard, input_tokens: int, budget: int) -> None:
     """The affordable output fits the budget, and one token more does not."""
+    of_one_card(card, input_tokens, budget)
+
+
+def of_one_card(card: RateCard, input_tokens: int, budget: int) -> None:
+    """What a budget affords under a card is quoted within it, and no token more."""
     rest = {"request": 1, "input_tokens": input_tokens}
     output = affordable_output(card, {**rest, "output_tokens": 10**9}, budget)
     if output is None:
