@@ -18,7 +18,7 @@ from pricing.errors import NotKept, UnpricedModel, UnreadableTable
 from pricing.meters import METERS
 from pricing.parsing import price_table
 from pricing.rating import rate
-from pricing.receipt import LineItem
+from pricing.receipt import LineItem, Rating
 from pricing.recomputing import UsedCall, differences, rerate
 from pricing.table import Bound, Factor, ModelPrice, OperationPrice, Price, PriceTable, Rule, Rules
 from pricing.versions import kept_table
@@ -78,6 +78,19 @@ def tables(draw: st.DrawFn) -> PriceTable:
         meter: chosen for meter, chosen in draw(rules(0)).items() if not METERS[meter].token and not METERS[meter].flat
     }
     return price_table(models, operations, surcharges, matching)
+
+
+def test_a_line_that_differs_is_named() -> None:
+    """With what the receipt says and what it should; lines in another order are the same."""
+    lines = [LineItem("request", 1, "5", 5), LineItem("image", 2, "3", 6)]
+    again = Rating(tuple(reversed(lines)), 11)
+    assert differences(lines, 11, again) == []
+    (found,) = differences([lines[0], LineItem("image", 2, "3", 7)], 11, again)
+    assert (found.line, found.receipt, found.recomputed) == (
+        "image",
+        "2 at 3: 0.000000007",
+        "2 at 3: 0.000000006",
+    )
 
 
 @properties
