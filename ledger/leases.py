@@ -83,8 +83,14 @@ class LeaseOwnership:
             for lease, machine, process, ran_out in self._backend.rows(leases, LEASE_SECONDS * 1_000_000, self.lease)
         }
 
-    def has_company(self) -> bool:
-        return any(self._others().values())
+    def has_company(self, *, siblings: bool = True) -> bool:
+        own = set[int]() if siblings else self._siblings()
+        return any(alive for lease, alive in self._others().items() if lease not in own)
+
+    def _siblings(self) -> set[int]:
+        """The leases of the processes that were started with this one, as one server."""
+        asked = "SELECT lease_id FROM ledger_lease WHERE owner = ? AND machine = ?"
+        return {lease for (lease,) in self._backend.rows(asked, self._owner, self._machine)}
 
     def orphans(self) -> tuple[list[int], list[Orphan]]:
         dead = [lease for lease, alive in self._others().items() if not alive]

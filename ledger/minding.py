@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from ledger.commands import Void
@@ -57,9 +58,9 @@ class Minder:
         if leases:
             await self._beside(self._ownership.bury, leases)
 
-    async def has_company(self) -> bool:
-        """Whether other processes write to this ledger too."""
-        return await self._beside(self._ownership.has_company)
+    async def has_company(self, *, siblings: bool = True) -> bool:
+        """Whether other processes write to this ledger too; siblings: those of the same server count."""
+        return await self._beside(partial(self._ownership.has_company, siblings=siblings))
 
     async def _beside(self, work: Callable[..., _Kind], *values: object) -> _Kind:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *values)

@@ -35,8 +35,8 @@ class Ownership(Protocol):
     def leads(self) -> bool:
         """Whether this process does what one of all is to do."""
 
-    def has_company(self) -> bool:
-        """Whether another process that lives has such a right too."""
+    def has_company(self, *, siblings: bool = True) -> bool:
+        """Whether another process that lives has such a right too; siblings: one of the same server counts."""
 
     def release(self) -> None:
         """Give the right up."""
@@ -69,7 +69,7 @@ class FileOwnership:
     def leads(self) -> bool:
         return True
 
-    def has_company(self) -> bool:
+    def has_company(self, *, siblings: bool = True) -> bool:
         return False
 
     def release(self) -> None:

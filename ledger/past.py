@@ -11,7 +11,16 @@ from ledger.backend import Reader
 from ledger.ids import first_id
 from ledger.rules import Rules
 
-__all__ = ["Lot", "PastCall", "accounts_from", "calls_since", "count_accounts", "lots_since", "short_by"]
+__all__ = [
+    "Lot",
+    "PastCall",
+    "accounts_from",
+    "as_they_ended",
+    "calls_since",
+    "count_accounts",
+    "lots_since",
+    "short_by",
+]
 
 _PAGE = 2000
 _HOUR = 3_600_000_000
@@ -20,7 +29,7 @@ _ACCOUNTS = (
     "SELECT account_id, overdraft_limit, plan FROM ledger_account WHERE account_id > ? ORDER BY account_id LIMIT ?"
 )
 _CALLS = (
-    "SELECT hold_id, charged, memo, created_at FROM ledger_receipt WHERE account_id = ? AND hold_id >= ?"
+    "SELECT hold_id, charged, memo, created_at, ended_at FROM ledger_receipt WHERE account_id = ? AND hold_id >= ?"
     " AND status = 'settled' ORDER BY hold_id LIMIT ?"
 )
 _GRANTS = (
@@ -34,12 +43,13 @@ _LEFT = (
 
 
 class PastCall(NamedTuple):
-    """A settled call; charged: nanocredits; created_at: microseconds, in its account's own time."""
+    """A settled call; charged: nanocredits; created_at, ended_at: microseconds, in its account's own time."""
 
     hold_id: int
     charged: int
     memo: bytes
     created_at: int
+    ended_at: int
 
 
 class Lot(NamedTuple):
@@ -72,7 +82,7 @@ def calls_since(reader: Reader, account_id: int, since: int) -> Iterator[PastCal
     # A call has its id a moment before its hold is placed.
     first = first_id(since - _HOUR)
     packed = (
-        PastCall(row[1], row[3], row[10], row[6])
+        PastCall(row[1], row[3], row[10], row[6], row[7])
         for row in packed_since(reader, account_id, first)
         if row[2] == "settled"
     )
@@ -80,6 +90,18 @@ def calls_since(reader: Reader, account_id: int, since: int) -> Iterator[PastCal
     for call in heapq.merge(_hot(reader, account_id, first), packed, key=lambda call: call.hold_id):
         if call.created_at >= since:
             yield call
+
+
+def as_they_ended(calls: Iterable[PastCall]) -> Iterator[PastCall]:
+    """Put calls in the order in which they ended, of that in which they began; as many wait as run at once."""
+    waiting: list[tuple[int, int, PastCall]] = []
+    for call in calls:
+        # What begins later ends later than now.
+        while waiting and waiting[0][0] <= call.created_at:
+            yield heapq.heappop(waiting)[2]
+        heapq.heappush(waiting, (call.ended_at, call.hold_id, call))
+    while waiting:
+        yield heapq.heappop(waiting)[2]
 
 
 def _hot(reader: Reader, account_id: int, first: int) -> Iterator[PastCall]:

@@ -8,7 +8,19 @@ from collections.abc import Mapping
 from pricing.document import Node
 from pricing.meters import INPUT
 
-__all__ = ["ATTRIBUTES", "TIME", "Attributes", "When", "above", "holds", "implies", "moment", "parse_when", "timed"]
+__all__ = [
+    "ATTRIBUTES",
+    "TIME",
+    "Attributes",
+    "When",
+    "above",
+    "first_moment",
+    "holds",
+    "implies",
+    "moment",
+    "parse_when",
+    "timed",
+]
 
 Attributes = Mapping[str, str]
 """What is known of a request that a price may depend on, such as `service_tier: flex`."""
@@ -39,6 +51,12 @@ def moment(now: int) -> str:
     minutes = now // _MINUTE
     days, minute = divmod(minutes, _DAY_MINUTES)
     return f"{_NAMES[(days + _EPOCH_WEEKDAY) % 7]} {minute // 60:02d}:{minute % 60:02d}"
+
+
+def first_moment(when: When) -> str:
+    """A moment at which conditions on it hold, as `moment` writes it."""
+    asked = dict(when)
+    return f"{_days(asked.get(_DAYS, _NAMES[0]))[0]} {asked.get(_UTC, '12:00')[:5]}"
 
 
 def timed(when: When) -> bool:

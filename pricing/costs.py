@@ -22,6 +22,7 @@ __all__ = ["cost_of", "cost_table", "parse_cost", "parse_margin", "with_margin"]
 
 _MARGIN = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*%", re.ASCII)
 _MOST_PERCENT = 1000
+_MOST_COST = 2**63 - 1
 
 
 def parse_margin(node: Node) -> Fraction:
@@ -95,7 +96,8 @@ def cost_table(cost: ModelPrice) -> PriceTable:
 def cost_of(costs: PriceTable, usage: Usage, attributes: Attributes, now: int, *, answered: bool) -> int | None:
     """What a provider takes for a call, in nanodollars, or None where that can't be said; now: microseconds.
 
-    costs: as `cost_table` makes it. Nothing is said rather than too little: what was used and is in no price list.
+    costs: as `cost_table` makes it. Nothing is said rather than too little of what was used and is in no price list,
+    nor what no database can keep.
     """
     (model,) = costs.models
     try:
@@ -103,4 +105,4 @@ def cost_of(costs: PriceTable, usage: Usage, attributes: Attributes, now: int, *
     except UnpricedModel:
         return None
     rating = rate(card, usage, answered=answered)
-    return None if rating.unpriced else rating.total
+    return None if rating.unpriced or rating.total > _MOST_COST else rating.total

@@ -96,6 +96,11 @@ class Node:
         return Node(self._document, node, path, self._depth + 1, key_line)
 
     @property
+    def identity(self) -> int:
+        """The same for as long as this is the same value of the same document."""
+        return id(self._node)
+
+    @property
     def is_mapping(self) -> bool:
         return isinstance(self._node, yaml.MappingNode)
 

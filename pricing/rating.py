@@ -14,7 +14,7 @@ from pricing.receipt import LineItem, Rating
 from pricing.table import Price, RateCard, Step
 from pricing.usage import Quantity, Usage
 
-__all__ = ["affordable_output", "in_run", "of_surcharges", "quote", "rate"]
+__all__ = ["affordable_output", "in_run", "of_surcharges", "quote", "quote_apart", "rate"]
 
 
 def _half_even(numerator: int, denominator: int) -> int:
@@ -157,6 +157,19 @@ def quote(card: RateCard, bound: Usage) -> Rating:
         (_quote(within, {**bound, INPUT: most}) for within, most in _reachable(card, bound)),
         key=lambda rating: rating.total,
     )
+
+
+def quote_apart(card: RateCard, bound: Usage) -> tuple[int, int]:
+    """Bound the model's own lines and the surcharges each for themselves, in nanocredits, without the card's bounds.
+
+    What a run's bounds take off the one says nothing of the other: the dearest of each may be of different lengths.
+    """
+    apart = [
+        (_quoted(within, limited, []), _surcharges(within, limited, [], _up))
+        for within, most in _reachable(card, bound)
+        for limited in ({**bound, INPUT: most},)
+    ]
+    return max(own for own, _ in apart), max(added for _, added in apart)
 
 
 def _reachable(card: RateCard, bound: Usage) -> Iterator[tuple[RateCard, Quantity]]:

@@ -15,17 +15,22 @@ _MOST_AFFECTED = 10
 
 @dataclass(slots=True)
 class Sum:
-    """Calls added up; before, after: nanocredits; cost: nanodollars, of those calls whose cost is known."""
+    """Calls added up; before, after: nanocredits; cost: nanodollars, of those calls whose cost is known.
+
+    sold_at: nanocredits before, by what a credit sold for then, in dollars as written; None where that was not kept.
+    """
 
     calls: int = 0
     before: int = 0
     after: int = 0
     cost: int = 0
     without_cost: int = 0
+    sold_at: dict[str | None, int] = field(default_factory=dict)
 
-    def add(self, before: int, after: int, cost: int | None) -> None:
+    def add(self, before: int, after: int, cost: int | None, usd: str | None = None) -> None:
         """Add a call."""
         self.calls += 1
+        self.sold_at[usd] = self.sold_at.get(usd, 0) + before
         self.before += before
         self.after += after
         if cost is None:
@@ -40,6 +45,8 @@ class Sum:
         self.after += other.after
         self.cost += other.cost
         self.without_cost += other.without_cost
+        for usd, before in other.sold_at.items():
+            self.sold_at[usd] = self.sold_at.get(usd, 0) + before
 
 
 Kind = tuple[str, str | None, str | None, int]
@@ -57,12 +64,12 @@ class Simulated:
     left_out: dict[str, Sum] = field(default_factory=dict)
     affected: list[tuple[int, int, int, int]] = field(default_factory=list)
 
-    def add(self, kind: Kind, before: int, after: int, cost: int | None) -> None:
-        """Add a call."""
+    def add(self, kind: Kind, before: int, after: int, cost: int | None, usd: str | None) -> None:
+        """Add a call; usd: what a credit sold for then."""
         found = self.kinds.get(kind)
         if found is None:
             found = self.kinds[kind] = Sum()
-        found.add(before, after, cost)
+        found.add(before, after, cost, usd)
 
     def leave_out(self, reason: str, before: int, cost: int | None) -> None:
         """Add a call that has no price."""

@@ -9,7 +9,7 @@ from ledger.commands import PlaceHold, RunShare, Void
 from ledger.errors import LedgerError, LedgerUnavailable
 from ledger.model import Claim, Run
 from ledger.outcomes import Held, Refused
-from pricing.rating import affordable_output, of_surcharges, quote
+from pricing.rating import affordable_output, quote, quote_apart
 from pricing.table import RateCard
 from proxy.charge import ledger_refusal, refused, run_share
 from proxy.config import Config, ModelConfig
@@ -69,9 +69,8 @@ class Terms:
         return rest, share
 
     def _share(self, card: RateCard, run: str, operation: str | None) -> tuple[int, RunShare]:
-        quoted = quote(card.bounded(None, None), self.bound())
-        rest = of_surcharges(card, quoted)
-        return rest, run_share(card, run, operation, quoted.total - rest)
+        raw, rest = quote_apart(card, self.bound())
+        return rest, run_share(card, run, operation, raw)
 
     def later_in(self, run: Run | None) -> Terms:
         """The same call as its run has it: what was charged for the run counts towards its bounds."""

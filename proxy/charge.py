@@ -26,6 +26,7 @@ __all__ = ["Charge", "ledger_refusal", "refused", "run_share"]
 _log = logging.getLogger("farebox.charge")
 _NOTHING = Rating((), 0)
 _MOST = MAX_CREDITS * NANO
+_MOST_WRITTEN = 2**63 - 1
 
 
 class Charge:
@@ -58,8 +59,9 @@ class Charge:
         self._card, self._memo = card, memo
 
     def can_charge(self, usage: Usage) -> bool:
-        """Whether the usage's price is an amount that can be charged at all, at most 10⁹ credits."""
-        return rate(self._card, usage).total <= _MOST
+        """Whether the usage's price is an amount that can be charged at all, at most 10⁹ credits, and written down."""
+        rating = rate(self._card, usage)
+        return rating.total <= _MOST and all(abs(line.amount) <= _MOST_WRITTEN for line in rating.lines)
 
     async def settle(
         self,

@@ -103,11 +103,14 @@ def serve(config: str | None, host: str, port: int, drain: float, log_json: bool
 @click.option("--listener", type=int)
 @click.option("--parent", type=int)
 @click.option("--ready", type=int)
-def worker(config: str | None, drain: float, log_json: bool, listener: int, parent: int, ready: int) -> None:
+@click.option("--again", is_flag=True)
+def worker(
+    config: str | None, drain: float, log_json: bool, listener: int, parent: int, ready: int, again: bool
+) -> None:
     """One process of `serve --workers`, which starts it; the numbers are of what it was given open."""
     bound = socket.socket(fileno=listener)
     bound.setblocking(False)
-    _serve(read_config(config), bound, drain, log_json, demo=False, parent=parent, ready=ready)
+    _serve(read_config(config), bound, drain, log_json, demo=False, parent=parent, ready=ready, again=again)
 
 
 @main.command()
@@ -140,8 +143,12 @@ def _serve(
     demo: bool,
     parent: int | None = None,
     ready: int | None = None,
+    again: bool = False,
 ) -> None:
-    """Serve until a signal says stop, or until `parent` is closed; ready: the pipe that is told of it."""
+    """Serve until a signal says stop, or until `parent` is closed; ready: the pipe that is told of it.
+
+    again: in place of a process of this server that ended.
+    """
     from proxy import server
     from proxy.app import open_services
     from proxy.demo_account import show_demo
@@ -169,7 +176,7 @@ def _serve(
             if demo:
                 await show_demo(services, base)
             keeper = Keeper(services, services.journal, os.environ)
-            await keeper.start()
+            await keeper.start(again=again)
             if parent is not None:
                 # Nobody writes to it: it can be read when whoever started this process is gone.
                 services.loop.add_reader(parent, _stop_alone, services.loop, parent)

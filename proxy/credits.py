@@ -100,7 +100,7 @@ async def find_receipt(
     shown = receipt_object(ids[1], recorded)
     if explain == "1":
         balance = await services.ledger.balance(ids[1])
-        shown["explanation"] = await explained(services, shown, memo, balance.plan)
+        shown["explanation"] = await explained(services, shown, memo, balance.plan, recorded.created_at)
     if operator:
         shown |= {name: memo.get(name) for name in _FOR_OPERATORS} | _margin(services.config, recorded, memo)
         shown["account"] = account_id(ids[1])
@@ -116,7 +116,8 @@ def _margin(config: Config, recorded: Recorded, memo: Mapping[str, Any]) -> dict
     cost = memo.get("cost")
     if not isinstance(cost, int):
         return {"cost_usd": None, "margin_usd": None, "attempts": attempts}
-    sold = round((recorded.charged - recorded.refunded) * Fraction(config.credit.usd))
+    usd = Fraction(str(memo.get("usd", config.credit.usd)))
+    sold = round((recorded.charged - recorded.refunded) * usd)
     return {"cost_usd": _dollars(cost), "margin_usd": _dollars(sold - cost), "attempts": attempts}
 
 

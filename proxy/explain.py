@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from pricing.amounts import format_credits
+from pricing.conditions import TIME, moment
 from pricing.errors import PricingError
 from pricing.rating import rate
 from pricing.recomputing import UsedCall
@@ -14,30 +16,33 @@ from pricing.table import PriceTable
 from pricing.versions import kept_table
 from pricing.words import line_in_words, shares
 from proxy.choice import choose_operation, operations_of
-from proxy.config import Config
+from proxy.config import Config, ModelConfig
 from proxy.credit import Credit
 from proxy.errors import ApiError
 from proxy.recompute import Unreadable, used_call
 from proxy.services import Services
+from proxy.targets import attributes_at
 
 __all__ = ["explained"]
 
+_MOST_KEPT = 8
+
 
 async def explained(
-    services: Services, receipt: Mapping[str, Any], memo: Mapping[str, Any], plan: str | None
+    services: Services, receipt: Mapping[str, Any], memo: Mapping[str, Any], plan: str | None, created_at: int
 ) -> dict[str, Any]:
     """Explain a receipt; plan: whose models are compared. All amounts are decimal strings of credits.
 
-    receipt: as callers see it. memo: what is kept of its call.
+    receipt: as callers see it. memo: what is kept of its call; created_at: when it was made, in microseconds.
     """
-    config = services.config
-    found = await services.journal.price_contents([str(memo["price_version"])])
-    table = None
-    if found:
-        try:
-            table = kept_table(str(memo["price_version"]), found[str(memo["price_version"])])
-        except PricingError as error:
-            raise ApiError(500, "internal_error", f"The receipt's prices can't be read: {error}") from error
+    config, version = services.config, str(memo["price_version"])
+    table = await _table(services, version)
+    # Of a table of a thousand models this takes its time.
+    others = (
+        []
+        if table is None or receipt["status"] != "settled"
+        else await asyncio.to_thread(_others, config, table, memo, plan, created_at)
+    )
     return {
         "object": "credits.explanation",
         "summary": list(_summary(receipt, config)),
@@ -47,8 +52,26 @@ async def explained(
         ],
         "input": _input(memo),
         "input_counted": memo.get("input_by_role") is not None,
-        "others": [] if table is None or receipt["status"] != "settled" else _others(config, table, memo, plan),
+        "others": others,
     }
+
+
+async def _table(services: Services, version: str) -> PriceTable | None:
+    """Find the table of a version: that in force, one read lately, or what is kept; None where nothing is."""
+    if version == services.config.table.version:
+        return services.config.table
+    if version not in services.kept_tables:
+        content = (await services.journal.price_contents([version])).get(version)
+        if content is None:
+            return None
+        try:
+            table = await asyncio.to_thread(kept_table, version, content)
+        except PricingError as error:
+            raise ApiError(500, "internal_error", f"The receipt's prices can't be read: {error}") from error
+        if len(services.kept_tables) >= _MOST_KEPT:
+            services.kept_tables.clear()
+        services.kept_tables[version] = table
+    return services.kept_tables[version]
 
 
 def _line(line: Mapping[str, Any], credit: Credit) -> str:
@@ -105,7 +128,9 @@ def _input(memo: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     ]
 
 
-def _others(config: Config, table: PriceTable, memo: Mapping[str, Any], plan: str | None) -> list[dict[str, Any]]:
+def _others(
+    config: Config, table: PriceTable, memo: Mapping[str, Any], plan: str | None, created_at: int
+) -> list[dict[str, Any]]:
     """What the same usage costs on the other models of a plan, cheapest first; a run's bounds are left aside."""
     try:
         call = used_call(memo)
@@ -125,16 +150,17 @@ def _others(config: Config, table: PriceTable, memo: Mapping[str, Any], plan: st
             if named is not None and named.fits(str(memo["endpoint"]), name)
             else choose_operation(operations, None, None, None, str(memo["endpoint"]), name)
         )
-        total = _on(table, call, name, operation)
+        total = _on(table, call, model, operation, created_at)
         if total is not None:
             found.append((total, {"model": name, "title": model.title, "total": format_credits(total)}))
-    return [shown for _, shown in sorted(found, key=lambda each: each[0])]
+    return [shown for _, shown in sorted(found, key=lambda each: (each[0], each[1]["model"]))]
 
 
-def _on(table: PriceTable, call: UsedCall, model: str, operation: str | None) -> int | None:
+def _on(table: PriceTable, call: UsedCall, model: ModelConfig, operation: str | None, at: int) -> int | None:
     """What a call's usage costs on a model, in nanocredits, or None where that can't be said."""
+    first = next((target for target in model.targets if target.upstream.on), model.targets[0])
     try:
-        card = table.card(model, operation, call.attributes)
+        card = table.card(model.name, operation, {TIME: moment(at), **attributes_at(first, call.attributes or {})})
     except PricingError:
         return None
     rating = rate(card.bounded(None, None) if card.per_run else card, call.usage, answered=call.answered is not False)

@@ -47,6 +47,7 @@ class Keeper:
         self._file = services.config
         self._schedule = services.config.schedule
         self._change = self._unreadable = 0
+        self._unannounced = False
         self._announced_at = 0
         self._seen = self._look()
         self._lock = asyncio.Lock()
@@ -55,23 +56,22 @@ class Keeper:
         self.last_error: str | None = None
         self.effective_at = microseconds()
 
-    async def start(self) -> None:
-        """Find out which prices are in force, and watch the file from now on."""
+    async def start(self, *, again: bool = False) -> None:
+        """Find out which prices are in force, and watch the file from now on.
+
+        again: in place of a process of this server that ended; otherwise those that start with it are no company.
+        """
         found = await self._journal.last_change()
         steps = self._file.schedule.versions()
-        if (
-            found is not None
-            and await self._services.ledger.minder.has_company()
-            and await self._journal.was_announced(steps)
-        ):
-            await self._adopt(found)
+        joins = found is not None and await self._services.ledger.minder.has_company(siblings=again)
+        if joins and await self._journal.was_announced(steps) and await self._adopt(found):
             if not self._schedule.same_from(microseconds(), self._file.schedule):
                 _log.warning(
                     "the prices of %s were in force before; other servers have had newer ones since %s, from %s,"
                     " and so has this one now. POST /admin/v1/prices/reload puts this file's in force everywhere",
                     self._path,
-                    timestamp(found.at),
-                    found.actor,
+                    timestamp(found.at if found else None),
+                    found.actor if found else "",
                 )
         else:
             await self._announce(self._file, self._here())
@@ -131,15 +131,19 @@ class Keeper:
                 self.last_error = str(error)
                 _log.error("the edited config is not in force, the one before it still is: %s", error)
                 return self.last_error
-            if config == before and actor is None and self.last_error is None:
+            if config == before and actor is None and not self._unannounced:
+                self.last_error = None
                 return None
+            # An edit of something else leaves the prices that are in force, whoever announced them.
+            changed = config.schedule.versions() != before.schedule.versions()
             try:
-                await self._announce(config, actor or self._here())
+                if changed or actor is not None or self._unannounced:
+                    await self._announce(config, actor or self._here())
             except LedgerError as error:
-                self._seen = None
+                self._seen, self._unannounced = None, True
                 self.last_error = f"{self._path}: not in force yet: {error}"
                 raise
-            self._file, self.last_error = config, None
+            self._file, self.last_error, self._unannounced = config, None, False
             self._replace(self._services.config, config.under(self._schedule.at(microseconds())))
             self._enforce()
             _log.info("config reloaded; prices are %s", self._services.config.table.version)
@@ -151,15 +155,14 @@ class Keeper:
         """Put a config's prices in force everywhere, if they are not."""
         while True:
             found = await self._journal.last_change()
-            if found is not None:
-                await self._adopt(found)
+            readable = found is not None and await self._adopt(found)
             now, mine = microseconds(), config.schedule
-            if found is not None and self._schedule.same_from(now, mine):
+            if readable and self._schedule.same_from(now, mine):
                 self._schedule = mine
                 return
-            words = mine.changes(now, self._schedule.at(now) if found else None, config.credit.plural)
+            words = mine.changes(now, self._schedule.at(now) if readable else None, config.credit.plural)
             number = await self._journal.change_prices(
-                self._change,
+                found.change_id if found is not None else 0,
                 now,
                 actor,
                 mine.versions(),
@@ -179,22 +182,26 @@ class Keeper:
             found = await self._journal.last_change()
             if found is None or found.change_id in (self._change, self._unreadable):
                 return
-            try:
-                await self._adopt(found)
-            except PricingError as error:
-                # Of a newer release, while hosts are brought up to it one by one.
-                self._unreadable = found.change_id
-                _log.error("prices announced by %s can't be read, those before them stay: %s", found.actor, error)
-                return
-            _log.info("prices changed by %s", found.actor)
+            if await self._adopt(found):
+                _log.info("prices changed by %s", found.actor)
 
-    async def _adopt(self, found: PriceChangeRow) -> None:
-        steps: list[tuple[int, str]] = [(begins, version) for begins, version in json.loads(found.steps)]
-        own = {table.version: table for _, table in (*self._schedule.steps, *self._file.schedule.steps)}
-        contents = await self._journal.price_contents([version for _, version in steps if version not in own])
-        tables = own | {version: kept_table(version, content) for version, content in contents.items()}
-        self._schedule = Schedule(tuple((begins, tables[version]) for begins, version in steps))
-        self._change, self._announced_at = found.change_id, found.at
+    async def _adopt(self, found: PriceChangeRow | None) -> bool:
+        """Let announced prices count here; returns whether they can be read, which newer releases' may not be."""
+        if found is None:
+            return False
+        try:
+            steps: list[tuple[int, str]] = [(begins, version) for begins, version in json.loads(found.steps)]
+            own = {table.version: table for _, table in (*self._schedule.steps, *self._file.schedule.steps)}
+            contents = await self._journal.price_contents([version for _, version in steps if version not in own])
+            tables = own | {version: kept_table(version, content) for version, content in contents.items()}
+            schedule = Schedule(tuple((begins, tables[version]) for begins, version in steps))
+            schedule.at(microseconds())
+        except (PricingError, ValueError, LookupError, TypeError) as error:
+            self._unreadable = found.change_id
+            _log.error("prices announced by %s can't be read, those before them stay: %r", found.actor, error)
+            return False
+        self._schedule, self._change, self._announced_at = schedule, found.change_id, found.at
+        return True
 
     def _enforce(self) -> None:
         """Let the table of now be the one in force."""

@@ -56,10 +56,20 @@ class ModelConfig:
 
 
 def parse_models(
-    nodes: Mapping[str, Node], upstreams: Mapping[str, UpstreamConfig], usd: Decimal, remarks: Remarks
+    nodes: Mapping[str, Node],
+    upstreams: Mapping[str, UpstreamConfig],
+    usd: Decimal,
+    remarks: Remarks,
+    read: dict[int, ModelConfig],
 ) -> dict[str, ModelConfig]:
-    """Read `models:`; usd: what a credit sells for. Raises ConfigError."""
-    models = {name: _model(name, node, upstreams, usd, remarks) for name, node in nodes.items()}
+    """Read `models:`; usd: what a credit sells for. Raises ConfigError.
+
+    read: what was read before, by the node's identity: of a thousand models a change of prices concerns a few.
+    """
+    for name, node in nodes.items():
+        if node.identity not in read:
+            read[node.identity] = _model(name, node, upstreams, usd, remarks)
+    models = {name: read[node.identity] for name, node in nodes.items()}
     # What somebody who is asked when others fail is sold at takes all models.
     firsts = {name: model.targets[0] for name, model in models.items()}
     return {

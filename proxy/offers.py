@@ -15,6 +15,8 @@ from proxy.targets import Target
 
 __all__ = ["Offer", "offers_of"]
 
+_NO_TIER = "auto"
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:
@@ -35,9 +37,10 @@ async def offers_of(
 ) -> tuple[Offer, ...]:
     """Find who may answer a call, in the order in which they are asked; at least one.
 
-    What an upstream is counts before what the request says. Where a price depends on the time, it is the account's own.
-    Who has no price is left out, as is who has none for what the call asks for: a tier above the usual ones, or a web
-    search. Raises ApiError 400 naming it where that leaves nobody, and LedgerError where the time is not to be had.
+    What an upstream is counts before what the request says, but for a tier that the request names. Where a price
+    depends on the time, it is the account's own. Who has no price is left out, as is who has none for what the call
+    asks for: a tier above the usual ones, or a web search. Raises ApiError 400 naming it where that leaves nobody, and
+    LedgerError where the time is not to be had.
     """
     found: list[Offer] = []
     problem: ApiError | None = None
@@ -51,7 +54,12 @@ async def offers_of(
         if tier and tier not in TIERS and not table.asks_for(name, operation, "service_tier", tier):
             problem = problem or unpriced_tier()
             continue
-        attributes = {**call.attributes, **upstream.attributes} if upstream.attributes else call.attributes
+        attributes = call.attributes
+        if upstream.attributes:
+            attributes = {**attributes, **upstream.attributes}
+            if tier and tier != _NO_TIER:
+                # It is passed on, so it is what the provider charges.
+                attributes["service_tier"] = tier
         if table.asks_time(name, operation):
             time = time or {TIME: moment(await ledger.time_of(account))}
             attributes = {**attributes, **time}

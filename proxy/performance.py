@@ -69,6 +69,8 @@ class Performance:
             admitted.memo,
             admitted.terms.run,
         )
+        # Prices are of this moment, and so are costs.
+        self._admitted_at = microseconds()
         self.called = False
         self.stream: ChatStream | None = None
         self.ended: Ended | None = None
@@ -178,8 +180,9 @@ class Performance:
         counted = {"request": 1, **asked, **usage}
         costs = self.offer.target.costs
         if costs is not None:
-            cost = cost_of(costs, counted, self.offer.attributes, microseconds(), answered=answered)
+            cost = cost_of(costs, counted, self.offer.attributes, self._admitted_at, answered=answered)
             self._counted["cost"] = self._attempts[-1]["cost"] = cost
+            self._counted["usd"] = str(self._services.config.credit.usd)
         self.ended = await self.charge.settle(
             counted,
             ended,

@@ -45,8 +45,9 @@ class Schedule:
 
     def changes(self, now: int, before: PriceTable | None, unit: str) -> list[tuple[int, list[str]]]:
         """Say in words what changes from now on, by the time from when; before: what was in force, if anything was."""
-        tables = [(0, self.at(now)), *self.upcoming(now)]
-        first = [] if before is None else [(0, list(map(str, diff(before, tables[0][1], unit))))]
+        current = self._current(now)
+        tables = [current, *self.upcoming(now)]
+        first = [] if before is None else [(current[0], list(map(str, diff(before, current[1], unit))))]
         return first + [
             (begins, list(map(str, diff(earlier, table, unit))))
             for (_, earlier), (begins, table) in itertools.pairwise(tables)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ledger.ledger import Ledger
+from pricing.table import PriceTable
 from proxy.config import Config, UpstreamConfig
 from proxy.counting import TokenCounter
 from proxy.interruption import LAPSED, Interruptible
@@ -28,7 +29,7 @@ class Services:
     """One server's parts.
 
     upstreams: by name; replaced whole, with the config. running: calls that an upstream is answering.
-    draining: the server is stopping and takes no new calls.
+    draining: the server is stopping and takes no new calls. kept_tables: by versions that were lately asked for.
     """
 
     config: Config
@@ -47,6 +48,7 @@ class Services:
     pending: Pending = field(default_factory=Pending)
     running: set[Interruptible] = field(default_factory=set)
     draining: bool = False
+    kept_tables: dict[str, PriceTable] = field(default_factory=dict)
     _watchers: dict[int, set[asyncio.Event]] = field(default_factory=dict)
 
     def lapse(self) -> None:

@@ -11,10 +11,10 @@ import msgspec
 
 from ledger.backend import Reader
 from ledger.model import Run
-from ledger.past import PastCall, accounts_from, calls_since, count_accounts, lots_since, short_by
+from ledger.past import PastCall, accounts_from, as_they_ended, calls_since, count_accounts, lots_since, short_by
 from ledger.readers import reader_of
 from ledger.runs import share_of
-from pricing.conditions import TIME, moment
+from pricing.conditions import TIME, Attributes, moment
 from pricing.costs import cost_of
 from pricing.errors import NotKept, PricingError
 from pricing.recomputing import UsedCall, rerate
@@ -26,11 +26,12 @@ from proxy.choice import OperationConfig, choose_operation, operations_of
 from proxy.config import Config
 from proxy.receipts import CLIENT_LEFT
 from proxy.recompute import Books
-from proxy.targets import Target
+from proxy.targets import Target, attributes_at
 
 __all__ = ["Dry", "Simulation", "simulate"]
 
 _ACCOUNTS = 100
+_MOST_RUNS = 10_000
 _DAY = 86_400_000_000
 
 
@@ -51,6 +52,7 @@ class _Memo(msgspec.Struct):
     ended: str | None = None
     run_before: dict[str, int] | None = None
     cost: int | None = None
+    usd: str | None = None
 
 
 _READ = msgspec.json.Decoder(_Memo)
@@ -106,7 +108,8 @@ def _account(reader: Reader, pricer: _Pricer, found: Simulation, account: int, o
     before, after = 0, 0
     times, were, would = array("q"), array("q"), array("q")
     pricer.runs.clear()
-    for call in calls_since(reader, account, since):
+    # A run's bounds are on what had ended by then.
+    for call in as_they_ended(calls_since(reader, account, since)):
         priced = pricer.price(call, found.sums)
         times.append(call.created_at)
         were.append(call.charged)
@@ -117,9 +120,9 @@ def _account(reader: Reader, pricer: _Pricer, found: Simulation, account: int, o
     if after <= before and all(new <= old for old, new in zip(were, would, strict=True)):
         return
     lots = lots_since(reader, account, since, pricer.ranks)
-    short = short_by(lots, zip(times, would, strict=True), overdraft)
+    short = short_by(lots, sorted(zip(times, would, strict=True)), overdraft)
     if short is not None:
-        already = short_by(lots, zip(times, were, strict=True), overdraft)
+        already = short_by(lots, sorted(zip(times, were, strict=True)), overdraft)
         if already is None or short[1] > already[1]:
             found.dry.append(Dry(account, *short))
 
@@ -153,7 +156,9 @@ class _Pricer:
             operation = self._operation(memo)
             used = self._used(memo, target, operation, call.created_at)
             after = self._rate(memo, used, operation)
-            if target.costs is not None and (cost is None or target.model != memo.upstream_model):
+            if target.model != memo.upstream_model:
+                cost = None
+            if cost is None and target.costs is not None:
                 cost = cost_of(
                     target.costs,
                     used.usage,
@@ -164,10 +169,10 @@ class _Pricer:
         except NotKept as error:
             sums.leave_out(f"it was made before {error}", call.charged, memo.cost)
             return call.charged
-        except (PricingError, ValueError, ArithmeticError) as error:
+        except (PricingError, ValueError, TypeError, ArithmeticError) as error:
             sums.leave_out(str(error), call.charged, memo.cost)
             return call.charged
-        sums.add((memo.model, memo.app, operation, day), call.charged, after, cost)
+        sums.add((memo.model, memo.app, operation, day), call.charged, after, cost, memo.usd)
         return after
 
     def _target(self, memo: _Memo) -> Target | None:
@@ -181,13 +186,14 @@ class _Pricer:
 
     def _used(self, memo: _Memo, target: Target, operation: str | None, at: int) -> UsedCall:
         """What of a call its price depends on, as it would be at whoever answers."""
-        name, attributes = target.price.model, memo.attributes
+        name = target.price.model
+        attributes: Attributes | None = memo.attributes
         usage = {meter: _quantity(text) for meter, text in memo.usage.items()}
         if (problem := impossible(usage)) is not None:
             raise ValueError(f"its usage can't be: {problem}")
-        if target.upstream.attributes:
-            attributes = {**(attributes or {}), **target.upstream.attributes}
-        if self._table.asks_time(name, operation):
+        if attributes is not None or target.upstream.attributes:
+            attributes = attributes_at(target, attributes or {})
+        if self._table.asks_time(name, operation) and TIME not in (attributes or {}):
             attributes = {**(attributes or {}), TIME: moment(at)}
         # Before this was kept, only calls whose client left were charged without any output.
         answered = memo.answered if memo.ended == CLIENT_LEFT or memo.answered is not None else True
@@ -210,7 +216,12 @@ class _Pricer:
             return charged
 
         total = rerate(self._table, call, share).total
-        self.runs[key] = following
+        if following is not before:
+            # Runs are short; one that was forgotten after so many others goes on from what is kept with its call.
+            self.runs.pop(key, None)
+            self.runs[key] = following
+            if len(self.runs) > _MOST_RUNS:
+                del self.runs[next(iter(self.runs))]
         return total
 
     def _operation(self, memo: _Memo) -> str | None:

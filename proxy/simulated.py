@@ -67,6 +67,7 @@ def _sums(by: str, sums: Mapping[Any, Sum], usd: Decimal) -> list[dict[str, Any]
 def _sum(each: Sum, usd: Decimal) -> dict[str, Any]:
     """Show a sum; margins: what its credits sell for less its cost, null where that is not known of every call."""
     known = not each.without_cost
+    before = sum(amount * Fraction(Decimal(then) if then else usd) for then, amount in each.sold_at.items())
     return {
         "calls": each.calls,
         "before": format_credits(each.before),
@@ -74,12 +75,12 @@ def _sum(each: Sum, usd: Decimal) -> dict[str, Any]:
         "change": format_credits(each.after - each.before),
         "cost_usd": _dollars(Fraction(each.cost)),
         "calls_without_cost": each.without_cost,
-        "margin_before_usd": _dollars(each.before * Fraction(usd) - each.cost) if known else None,
+        "margin_before_usd": _dollars(before - each.cost) if known else None,
         "margin_after_usd": _dollars(each.after * Fraction(usd) - each.cost) if known else None,
     }
 
 
-def _dollars(nano: Fraction) -> str:
+def _dollars(nano: Fraction | int) -> str:
     return format_credits(round(nano))
 
 

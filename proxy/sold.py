@@ -19,6 +19,7 @@ from proxy.upstream.config import UpstreamConfig
 __all__ = ["Sold", "parse_sold"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _OF_OPERATIONS = ("min", "max", "multiply", "price", "per")
 
@@ -42,7 +43,8 @@ def parse_sold(
     Returns each with the time from which it is so, in microseconds, 0 for the first. Raises ConfigError.
     """
     parts = {name: top.get(name) for name in ("models", "operations", "surcharges")}
-    found = [(0, _sold(parts, upstreams, usd, remarks))]
+    read: dict[int, ModelConfig] = {}
+    found = [(0, _sold(parts, upstreams, usd, remarks, read))]
     for item in top["price_changes"].items() if "price_changes" in top else ():
         fields = item.fields(("effective_from", "models", "operations", "surcharges"))
         if "effective_from" not in fields:
@@ -54,16 +56,21 @@ def parse_sold(
             raise item.error("changes nothing; name `models`, `operations` or `surcharges`")
         parts = _changed(parts, fields)
         # What is remarkable of what stays as it is was said of the first.
-        found.append((begins, _sold(parts, upstreams, usd, Remarks([], remarks.doubts))))
+        found.append((begins, _sold(parts, upstreams, usd, Remarks([], remarks.doubts), read)))
     return found
 
 
 def _sold(
-    parts: Mapping[str, Node | None], upstreams: Mapping[str, UpstreamConfig], usd: Decimal, remarks: Remarks
+    parts: Mapping[str, Node | None],
+    upstreams: Mapping[str, UpstreamConfig],
+    usd: Decimal,
+    remarks: Remarks,
+    read: dict[int, ModelConfig],
 ) -> Sold:
+    """Make one of them; read: models that were read for another, by what is written of them."""
     written, surcharged = parts["models"], parts["surcharges"]
     assert written is not None
-    models = parse_models(named(written), upstreams, usd, remarks)
+    models = parse_models(named(written), upstreams, usd, remarks, read)
     surcharges = parse_surcharges(surcharged, usd) if surcharged is not None else {}
     offered = {name: (model.price, *(target.price for target in model.targets)) for name, model in models.items()}
     prices = {price.model: price for each in offered.values() for price in each}
@@ -98,13 +105,15 @@ def _changed(parts: Mapping[str, Node | None], fields: Mapping[str, Node]) -> di
 def _moment(node: Node) -> int:
     """Read a time with its offset, or a date, which begins at midnight in UTC; in microseconds since 1970."""
     text = node.text()
+    at: datetime | None
     try:
         if _DATE.fullmatch(text):
             at = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
         else:
             at = datetime.fromisoformat(text)
-    except ValueError:
+        at = at.astimezone(UTC) if at.tzinfo is not None else None
+    except (ValueError, OverflowError):
         at = None
-    if at is None or at.tzinfo is None or at <= _EPOCH:
+    if at is None or not _EPOCH < at < _LATEST:
         raise node.error(f"must be a time such as 2026-12-01T00:00:00Z or a date such as 2026-12-01, not `{text[:40]}`")
     return (at - _EPOCH) // timedelta(microseconds=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 
+from pricing.conditions import Attributes
 from pricing.costs import cost_table
 from pricing.document import Node
 from pricing.doubts import MEANT, doubts, parse_meant
@@ -17,7 +18,10 @@ from proxy.costs import parse_price_and_cost
 from proxy.published import PublishedModel, published_model
 from proxy.upstream.config import UpstreamConfig
 
-__all__ = ["Remarks", "Target", "limited", "parse_targets", "resold"]
+__all__ = ["Remarks", "Target", "attributes_at", "limited", "parse_targets", "resold"]
+
+_OF_UPSTREAMS = ("region",)
+"""What of a call's attributes its request can't have said."""
 
 _MOST_UNKNOWN = 16384
 """What is enforced where nobody knows how much can come back."""
@@ -94,7 +98,7 @@ def parse_targets(
         )
         published = published_model(model) if upstream.kind == "openai" else PublishedModel()
         if cost is not None and (first or "price" in own):
-            remarks.doubts.extend(_doubts(own.get("price", fields["price"]), sold, cost, usd))
+            remarks.doubts.extend(_doubts(own.get("price", fields["price"]), sold, cost, usd, upstream.attributes))
         costs = None if cost is None else cost_table(cost)
         target = Target(upstream, model, sold, cost, costs, "price" in own, published)
         if target.name in found:
@@ -104,10 +108,12 @@ def parse_targets(
     return price, tuple(found.values())
 
 
-def _doubts(node: Node, price: ModelPrice, cost: ModelPrice, usd: Decimal) -> Iterator[ConfigError]:
+def _doubts(
+    node: Node, price: ModelPrice, cost: ModelPrice, usd: Decimal, attributes: Attributes
+) -> Iterator[ConfigError]:
     """Refuse prices that are probably slips and are not said to be meant; node: where the price is written."""
     meant, written = parse_meant(node), node.members()
-    for meter, problem in doubts(price, cost, usd):
+    for meter, problem in doubts(price, cost, usd, attributes):
         if meter not in meant:
             yield written.get(meter, node).error(f"{problem} Mend it, or write `{MEANT}: [{meter}]` beside it")
 
@@ -120,6 +126,12 @@ def _named(node: Node, upstreams: Mapping[str, UpstreamConfig]) -> tuple[Upstrea
     if name not in upstreams:
         raise node.error(f"there is no upstream `{name[:40]}`; known: {', '.join(upstreams)}")
     return upstreams[name], model
+
+
+def attributes_at(target: Target, kept: Attributes) -> Attributes:
+    """What a price would depend on at somebody else: what is kept of a call's request, and what they are."""
+    asked = {name: value for name, value in kept.items() if name not in _OF_UPSTREAMS}
+    return {**asked, **{name: value for name, value in target.upstream.attributes.items() if name not in asked}}
 
 
 def limited(targets: tuple[Target, ...], most: int | None, model: str, warnings: list[str]) -> tuple[Target, ...]:

@@ -69,8 +69,8 @@ class Workers:
             if worker.poll() is None:
                 worker.send_signal(number)
 
-    def _start(self) -> int:
-        """Start one; returns the pipe that says when it is ready."""
+    def _start(self, *, again: bool = False) -> int:
+        """Start one; returns the pipe that says when it is ready. again: in place of one that ended."""
         ready, tell = os.pipe()
         given = (self._listener.fileno(), self._alive, tell)
         self._running.append(
@@ -78,6 +78,7 @@ class Workers:
                 [
                     *(sys.executable, "-m", "proxy", "worker", *self._arguments, "--drain", str(self._drain)),
                     *("--listener", str(given[0]), "--parent", str(given[1]), "--ready", str(given[2])),
+                    *(["--again"] * again),
                 ],
                 pass_fds=given,
                 stdin=subprocess.DEVNULL,
@@ -100,7 +101,7 @@ class Workers:
                 sys.stderr.write(f"worker {worker.pid} ended with {worker.returncode}; another one is started\n")
                 self._running.remove(worker)
                 if not self._stopping.wait(_AGAIN_SECONDS):
-                    os.close(self._start())
+                    os.close(self._start(again=True))
 
     def _wait(self) -> int:
         ends = time.monotonic() + self._drain + _GRACE_SECONDS

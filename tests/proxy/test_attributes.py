@@ -75,8 +75,9 @@ def _most(caller: Caller, body: bytes) -> str:
         ("moved", None, "0.082"),
         ("here", "flex", "0.0041"),
         ("eu", "flex", "0.0082"),
-        # What the upstream is counts before what the request says.
-        ("batch", "flex", "0.041"),
+        # A tier that the request names is passed on, so it is what the provider charges.
+        ("batch", "flex", "0.0082"),
+        ("batch", "auto", "0.041"),
     ],
 )
 def test_an_upstream_has_a_region_and_a_tier(caller: Caller, model: str, tier: str | None, total: str) -> None:

@@ -16,6 +16,7 @@ from tests.proxy.running import Caller, Server
 from tests.proxy.upstream import Gate, Upstream, streamed
 
 _MEGABYTE = 1_000_000
+_ROUNDS = 3
 _MOST_DELAY = 0.25
 """Seconds: 0.1 is what may be, the rest is for what the kernel and this test's own work add on a busy machine."""
 _MOST_TIMES = 50
@@ -53,19 +54,8 @@ async def _first_byte(client: httpx.AsyncClient, caller: Caller) -> float:
     return seconds
 
 
-@pytest.mark.parametrize("credits", ["1000000", "1500"])
-@pytest.mark.parametrize("kind", _PROMPTS)
-async def test_three_large_prompts_delay_nobody(shared: Server, upstream: Upstream, kind: str, credits: str) -> None:
-    """While three prompts of 1 MB are read, counted and held for, small calls are answered as before.
-
-    With fewer credits their input is counted exactly, which takes a core for a while.
-    """
-    small = shared.caller()
-    large = [shared.caller(credits) for _ in range(3)]
-    prompt = json.dumps(
-        {"model": "plain", "messages": [{"role": "user", "content": _PROMPTS[kind](_MEGABYTE)}], "max_tokens": 1},
-        ensure_ascii=False,
-    ).encode()
+async def _round(upstream: Upstream, small: Caller, large: list[Caller], prompt: bytes) -> tuple[float, float]:
+    """Seconds to a small call's first byte: usually, and at worst while the large calls are read."""
     gate = Gate()
     stream = streamed(words("one"), finish(), usage_chunk(), DONE)
     # A large call is kept at the upstream, so that the small ones meet all the work that comes before it.
@@ -85,6 +75,28 @@ async def test_three_large_prompts_delay_nobody(shared: Server, upstream: Upstre
         answered = await asyncio.gather(*calls)
         arrived.cancel()
     assert [call.status_code for call in answered] == [200] * 3, answered[0].text
-    assert max(during) <= usual + max(_MOST_DELAY, _MOST_TIMES * usual), (usual, sorted(during)[-5:])
+    return usual, max(during)
+
+
+@pytest.mark.parametrize("credits", ["1000000", "1500"])
+@pytest.mark.parametrize("kind", _PROMPTS)
+async def test_three_large_prompts_delay_nobody(shared: Server, upstream: Upstream, kind: str, credits: str) -> None:
+    """While three prompts of 1 MB are read, counted and held for, small calls are answered as before.
+
+    With fewer credits their input is counted exactly, which takes a core for a while.
+    """
+    small = shared.caller()
+    large = [shared.caller(credits) for _ in range(3)]
+    prompt = json.dumps(
+        {"model": "plain", "messages": [{"role": "user", "content": _PROMPTS[kind](_MEGABYTE)}], "max_tokens": 1},
+        ensure_ascii=False,
+    ).encode()
+    late = usual = 0.0
+    # What the server does it does each time; what else the machine does, it does at times.
+    for _ in range(_ROUNDS):
+        usual, late = await _round(upstream, small, large, prompt)
+        if late <= usual + max(_MOST_DELAY, _MOST_TIMES * usual):
+            break
+    assert late <= usual + max(_MOST_DELAY, _MOST_TIMES * usual), (usual, late)
     for caller in (small, *large):
         assert caller.nothing_held()
