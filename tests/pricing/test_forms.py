@@ -16,7 +16,7 @@ from pricing.document import Document
 from pricing.errors import ConfigError, UnpricedModel
 from pricing.meters import METERS, TOKEN_WHOLES, within
 from pricing.parsing import parse_rules, price_table
-from pricing.rating import quote, rate
+from pricing.rating import of_surcharges, quote, quote_apart, rate
 from pricing.table import Factor, ModelPrice, Price, PriceTable, RateCard, Rule
 from tests.pricing.cards import cards, model_price, properties, quantities, unit_prices, usages
 from tests.pricing.test_rating_properties import of_one_card
@@ -211,6 +211,22 @@ def test_a_quote_covers_its_charge(model: ModelPrice, usage: dict[str, int], ima
     quoted = quote(card, {"request": 1, **bound})
     assert quoted.total == sum(line.amount for line in quoted.lines)
     assert rate(card, usage).total <= quoted.total
+
+
+@properties
+@given(_models(), _models(), usages(), st.lists(quantities, min_size=3, max_size=3))
+def test_each_part_of_a_quote_covers_its_own(
+    model: ModelPrice, added: ModelPrice, usage: dict[str, int], spare: list[int]
+) -> None:
+    """What a run's bounds may take off and the surcharges, each by the length that makes it dearest."""
+    surcharges = {"web_search": added.rules["input_tokens"]}
+    card = price_table({"fast": model}, {}, surcharges).card("fast").bounded(None, None)
+    usage["web_search"] = 2
+    bound = {name: usage[name] + more for name, more in zip((*TOKEN_WHOLES, "web_search"), spare, strict=True)}
+    own, rest = quote_apart(card, {"request": 1, "image": 0, **bound})
+    rating = rate(card, usage)
+    assert of_surcharges(card, rating) <= rest
+    assert rating.total - of_surcharges(card, rating) <= own
 
 
 @properties

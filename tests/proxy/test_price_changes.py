@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.postgres import own_database, postgres_server
@@ -210,3 +212,50 @@ def test_a_doubtful_edit_is_not_in_force(shared: Server, upstream: Upstream) -> 
     assert in_force(shared)["version"] == first
     put(shared, priced(upstream.url))
     assert until(lambda: in_force(shared)["last_error"] is None, 5)
+
+
+def test_an_edit_of_something_else_leaves_anothers_prices(pair: _Pair, upstream: Upstream) -> None:
+    """So does a slip that is undone: only prices that are other than the file's own before are an edit of prices."""
+    one, other = pair
+    put(one, priced(upstream.url, _DEARER))
+    assert until(lambda: in_force(other)["models"]["plain"]["input_tokens"] == "2 / 1k", 2.0)
+    changes = one.done("GET", "/prices/changes")["data"]
+    put(other, priced(upstream.url, more="limits: {per_key: {concurrent: 50}}\n"))
+    assert until(lambda: any("config reloaded" in line for line in other.lines), 3.0)
+    put(other, "models: {}\n")
+    assert until(lambda: in_force(other)["last_error"] is not None, 3.0)
+    put(other, priced(upstream.url, more="limits: {per_key: {concurrent: 50}}\n"))
+    assert until(lambda: in_force(other)["last_error"] is None, 3.0)
+    assert in_force(other)["version"] == in_force(one)["version"]
+    assert one.done("GET", "/prices/changes")["data"] == changes
+
+
+def test_a_restart_with_workers_goes_by_its_own_file(
+    server: Callable[..., Server], postgres: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    """Also back to prices of before: the workers that start together are no company to each other."""
+    running = server("serve", "--workers", "3", FAREBOX_DATABASE_URL=own_database(postgres, str(tmp_path)))
+    for prices, shown in ((_DEARER, "2 / 1k"), (_DEAREST, "9 / 1k"), (_DEARER, "2 / 1k"), (_DEAREST, "9 / 1k")):
+        put(running, priced(upstream.url, prices))
+        running.start()
+        assert in_force(running)["models"]["plain"]["input_tokens"] == shown
+        assert running.stop() == 0
+
+
+def test_what_a_newer_release_announced_keeps_nobody_from_serving(pair: _Pair, upstream: Upstream) -> None:
+    """It can't be read here: the prices before it stay, a start goes by its own file, and so does a reload."""
+    one, other = pair
+    first = in_force(one)["version"]
+    content = '{"models": {}, "operations": [], "surcharges": {}, "more": 1}'
+    version = f"prices_{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    with psycopg.connect(one._variables["FAREBOX_DATABASE_URL"]) as database:
+        database.execute("INSERT INTO price_version VALUES (%s, %s, 1)", (version, content))
+        changed = "INSERT INTO price_change SELECT MAX(change_id) + 1, 1, 'newer', %s, '[]' FROM price_change"
+        database.execute(changed, (f'[[0, "{version}"]]',))
+    assert until(lambda: any("can't be read" in line for line in one.lines), 3.0)
+    assert in_force(one)["version"] == first
+    assert other.stop() == 0
+    other.start()
+    assert in_force(other)["version"] == first
+    put(one, priced(upstream.url, _DEARER))
+    assert until(lambda: in_force(other)["models"]["plain"]["input_tokens"] == "2 / 1k", 3.0)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.chats import answer
+from tests.proxy.chats import DONE, answer, finish, usage_chunk, words
 from tests.proxy.running import Caller, Server, farebox
-from tests.proxy.upstream import Upstream, response
+from tests.proxy.upstream import Upstream, response, streamed
 
 _CONFIG = """
 credit: {{usd: 0.02}}
@@ -24,6 +24,11 @@ models:
     max_output_tokens: 1000
     cost: {{input_tokens: $1 / 1M, output_tokens: $3 / 1M}}
     price: {{input_tokens: 100 / 1M, output_tokens: 200 / 1M}}
+  bounded:
+    upstream: other/mine
+    max_output_tokens: 1000
+    cost: {{input_tokens: $100 / 1M, output_tokens: $3 / 1M}}
+    price: {{input_tokens: 10000 / 1M, output_tokens: 10000 / 1M, min: 1, max: 1}}
   unknown: {{upstream: other/theirs, max_output_tokens: 1000, price: {{request: 1}}}}
   falls:   {{upstream: [other/broken, main/gpt-4.1-nano], max_output_tokens: 1000, price: {{request: 1}}}}
   marked:
@@ -128,3 +133,21 @@ def test_margins_are_facts_of_a_simulation(server: Callable[..., Server], upstre
     assert rows == {"listed": ("0.4", "0.1", "0.1"), "written": ("1", "1", "1.4"), "unknown": ("0.01", "0.01", "0.01")}
     assert found["total"]["calls_without_cost"] == 0
     assert found["total"]["margin_after_usd"] == "1.51"
+
+
+@pytest.mark.parametrize("tokens", [10**15, 10**18, 10**30])
+def test_no_usage_is_too_large_to_be_settled(shared: Server, upstream: Upstream, tokens: int) -> None:
+    """What nobody could write down is not believed, and the call is charged by Farebox's own count."""
+    upstream.says(answer(usage={"prompt_tokens": tokens, "completion_tokens": 1}))
+    caller = shared.caller("1000")
+    for stream in (False, True):
+        if stream:
+            upstream.says(
+                streamed(words("one"), finish(), usage_chunk({"prompt_tokens": tokens, "completion_tokens": 1}), DONE)
+            )
+        answered = caller.chat("bounded", stream=stream)
+        assert answered.status_code == 200
+        assert caller.nothing_held()
+        receipt = caller.receipt(answered)
+        assert receipt["status"] == "settled"
+        assert receipt["total"] == "1"

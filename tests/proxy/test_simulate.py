@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.proxy.chats import answer
 from tests.proxy.priced import priced
 from tests.proxy.running import Caller, Server, farebox
-from tests.proxy.upstream import Upstream
+from tests.proxy.upstream import Gate, Upstream
 
 _DEARER = "{input_tokens: 2 / 1k, output_tokens: 7 / 1k, cached_input_tokens: 1 / 1k}"
 _USED = [(2000, 700, 0), (20, 7, 5), (1500, 1, 1500), (33, 999, 11)]
@@ -184,3 +186,49 @@ def test_a_draft_that_is_broken_simulates_nothing(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (1, "")
     assert "new.yaml:1" in ran.stderr
     assert farebox(tmp_path, "simulate", "none.yaml").returncode == 1
+
+
+async def test_parallel_calls_of_a_run_are_taken_as_they_ended(
+    server: Callable[..., Server], upstream: Upstream
+) -> None:
+    """Under the same bounds they cost what they did, although the one that began first ended last."""
+    text = priced(upstream.url).replace("operations:\n", "operations:\n  run: {model: plain, min: 40, per: run}\n")
+    running = server().start()
+    (running.folder / "config.yaml").write_text(text)
+    running.done("POST", "/prices/reload")
+    gate = Gate()
+    slow, quick = answer(usage={"prompt_tokens": 30000, "completion_tokens": 0}), answer()
+    upstream.chooses(lambda received: [gate, slow] if b"slow" in received.body else [quick])
+    caller = running.caller("1000")
+    headers = {**caller.headers, "x-farebox-run": "one"}
+
+    def body(text: str) -> bytes:
+        asked = {"model": "plain", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
+        return json.dumps(asked).encode()
+
+    async with httpx.AsyncClient(timeout=20) as client:
+        first = asyncio.create_task(client.post(caller.url, content=body("slow"), headers=headers))
+        await gate.reached_by(1)
+        assert (await client.post(caller.url, content=body("quick"), headers=headers)).status_code == 200
+        gate.open()
+        assert (await first).status_code == 200
+    found = _simulated(running, text)["total"]
+    assert (found["before"], found["after"]) == ("40", "40")
+
+
+def test_what_another_takes_is_not_known_by_what_the_one_took(
+    server: Callable[..., Server], upstream: Upstream
+) -> None:
+    """Where the draft has somebody else answer, whose cost nobody knows, nor is the margin."""
+    text = priced(upstream.url).replace("plain: {", "plain: {cost: {input_tokens: $1 / 1M, output_tokens: 0},")
+    running = server().start()
+    (running.folder / "config.yaml").write_text(text)
+    running.done("POST", "/prices/reload")
+    upstream.says(answer())
+    assert running.caller().chat("plain").status_code == 200
+    assert _simulated(running, text)["total"]["cost_usd"] == "0.00002"
+    moved = _simulated(running, priced(upstream.url).replace("main/plain-1", "main/plain-2"))["total"]
+    assert (moved["calls_without_cost"], moved["margin_after_usd"]) == (1, None)
+    # What a credit sold for then is what it sold for.
+    dear = _simulated(running, "credit: {usd: 1}\n" + text)["total"]
+    assert dear["margin_before_usd"] == _simulated(running, text)["total"]["margin_before_usd"]

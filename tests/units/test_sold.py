@@ -88,6 +88,7 @@ def test_what_has_come_may_be_written_as_if_it_had_always_been() -> None:
         ("price_changes: [{effective_from: 2026-12-01}]", 11, "changes nothing"),
         ("price_changes: [{effective_from: soon, models: {}}]", 11, "must be a time such as"),
         ("price_changes: [{effective_from: 2026-12-01T00:00:00, models: {}}]", 11, "must be a time such as"),
+        ("price_changes: [{effective_from: '9999-12-31T23:59:59-23:59', models: {}}]", 11, "must be a time such as"),
         ("price_changes: [{effective_from: 1970-01-01, models: {}}]", 11, "must be a time such as"),
         (
             "price_changes:\n- {effective_from: 2026-12-01, surcharges: {web_page: 1}}\n"
@@ -160,3 +161,14 @@ def test_a_draft_may_be_tried_with_doubtful_prices() -> None:
     text = _doubtful("{input_tokens: 39 / 1M, output_tokens: 200 / 1M}")
     config = parse_config(text, "new.yaml", {}, strict=False)
     assert any("sold below cost" in warning for warning in config.warnings)
+
+
+def test_many_changes_of_a_few_models_read_the_others_once() -> None:
+    """What no change names is the very same model in all of them."""
+    changes = [
+        f"- {{effective_from: 2026-12-{day:02}, models: {{fast: {{image: {100 + day}}}}}}}" for day in range(1, 20)
+    ]
+    config = _parsed("price_changes:\n" + "\n".join(changes))
+    sold = list(config.sold.values())
+    assert len(sold) == 20
+    assert all(each.models["smart"].price is sold[0].models["smart"].price for each in sold)
