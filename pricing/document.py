@@ -97,7 +97,7 @@ class Node:
 
     @property
     def identity(self) -> int:
-        """The same for as long as this is the same value of the same document."""
+        """A number of this value alone, for as long as any node of it is kept."""
         return id(self._node)
 
     @property

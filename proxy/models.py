@@ -11,7 +11,7 @@ from pricing.table import ModelPrice
 from proxy.targets import Remarks, Target, limited, parse_targets, resold
 from proxy.upstream.config import UpstreamConfig
 
-__all__ = ["ModelConfig", "parse_models"]
+__all__ = ["ModelConfig", "ModelsRead", "parse_models"]
 
 _MOST_TOKENS = 10_000_000
 
@@ -55,12 +55,16 @@ class ModelConfig:
         return next((target for target in self.targets if target.upstream.on), self.targets[0]).upstream
 
 
+ModelsRead = dict[int, tuple[Node, ModelConfig]]
+"""Models that were read, by the identity of what is written of them."""
+
+
 def parse_models(
     nodes: Mapping[str, Node],
     upstreams: Mapping[str, UpstreamConfig],
     usd: Decimal,
     remarks: Remarks,
-    read: dict[int, ModelConfig],
+    read: ModelsRead,
 ) -> dict[str, ModelConfig]:
     """Read `models:`; usd: what a credit sells for. Raises ConfigError.
 
@@ -68,8 +72,9 @@ def parse_models(
     """
     for name, node in nodes.items():
         if node.identity not in read:
-            read[node.identity] = _model(name, node, upstreams, usd, remarks)
-    models = {name: read[node.identity] for name, node in nodes.items()}
+            # Kept with its node, whose identity another's would be otherwise.
+            read[node.identity] = node, _model(name, node, upstreams, usd, remarks)
+    models = {name: read[node.identity][1] for name, node in nodes.items()}
     # What somebody who is asked when others fail is sold at takes all models.
     firsts = {name: model.targets[0] for name, model in models.items()}
     return {

@@ -12,7 +12,7 @@ from pricing.document import Node
 from pricing.parsing import price_table
 from pricing.table import ModelPrice, PriceTable, Rules
 from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges
-from proxy.models import ModelConfig, parse_models
+from proxy.models import ModelConfig, ModelsRead, parse_models
 from proxy.targets import Remarks
 from proxy.upstream.config import UpstreamConfig
 
@@ -43,7 +43,7 @@ def parse_sold(
     Returns each with the time from which it is so, in microseconds, 0 for the first. Raises ConfigError.
     """
     parts = {name: top.get(name) for name in ("models", "operations", "surcharges")}
-    read: dict[int, ModelConfig] = {}
+    read: ModelsRead = {}
     found = [(0, _sold(parts, upstreams, usd, remarks, read))]
     for item in top["price_changes"].items() if "price_changes" in top else ():
         fields = item.fields(("effective_from", "models", "operations", "surcharges"))
@@ -65,7 +65,7 @@ def _sold(
     upstreams: Mapping[str, UpstreamConfig],
     usd: Decimal,
     remarks: Remarks,
-    read: dict[int, ModelConfig],
+    read: ModelsRead,
 ) -> Sold:
     """Make one of them; read: models that were read for another, by what is written of them."""
     written, surcharged = parts["models"], parts["surcharges"]
