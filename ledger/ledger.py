@@ -46,6 +46,7 @@ from ledger.outcomes import (
     RefundRefused,
     Refused,
     Voided,
+    expect,
 )
 from ledger.queries import BucketCount, Queries
 from ledger.rules import Rules
@@ -102,9 +103,9 @@ class Ledger:
     ) -> Ledger:
         """Open a ledger, creating it if needed, and release what dead processes left held.
 
-        url: a SQLite file's path, which this process then owns, or postgresql://…, which many may write to. rules: the
-        operator's, asked again for every batch. orphan_memo: makes an ended call's memo of a held one's. Raises
-        LedgerLocked if another process has the file, LedgerUnavailable.
+        url: a SQLite file's path, which this process then owns, or postgresql://…, which many may write to. rules: asked
+        for every batch. orphan_memo: makes an ended call's memo of a held one's. Raises LedgerLocked if another process
+        has the file, LedgerUnavailable.
         """
         stores, ownership = await asyncio.to_thread(open_stores, url, owner, clock)
         lanes = Lanes(stores, rules, clock, most_waiting)
@@ -123,7 +124,7 @@ class Ledger:
         forgotten = 0
         while True:
             command = ForgetAnswers(self._commit.now() - KEPT_FOR + 1)
-            if not (answers := _expect(Forgotten, await self._commit.submit(command)).answers):
+            if not (answers := expect(Forgotten, await self._commit.submit(command)).answers):
                 return forgotten
             forgotten += answers
 
@@ -187,7 +188,7 @@ class Ledger:
         """
         granted = None if welcome is None else (*welcome, self.next_id())
         command = OpenAccount(account_id, timezone, overdraft_limit, plan, clock, granted)
-        return _expect(Opened, await self._commit.submit(command))
+        return expect(Opened, await self._commit.submit(command))
 
     async def issue(
         self,
@@ -205,7 +206,7 @@ class Ledger:
         command = IssueGrant(
             account_id, self.next_id(), bucket, amount, source, paid, None, expires_at, source_key, note
         )
-        return _expect(Issued, await self._commit.submit(command))
+        return expect(Issued, await self._commit.submit(command))
 
     async def hold(self, command: PlaceHold) -> Held | Refused:
         """Place a hold; returns after it is durable. Raises Overloaded when the admission queue is full."""
@@ -221,15 +222,15 @@ class Ledger:
 
     async def settle(self, account_id: int, hold_id: int, amount: int, memo: bytes) -> Ended:
         """Charge a held call; never refused for lack of credits, idempotent. Returns after it is durable."""
-        return _expect(Ended, await self.end(Settle(account_id, hold_id, amount, memo)))
+        return expect(Ended, await self.end(Settle(account_id, hold_id, amount, memo)))
 
     async def void(self, account_id: int, hold_id: int, memo: bytes) -> Ended:
         """End a held call without a charge; idempotent. Returns after it is durable."""
-        return _expect(Ended, await self.end(Void(account_id, hold_id, memo)))
+        return expect(Ended, await self.end(Void(account_id, hold_id, memo)))
 
     async def void_grant(self, account_id: int, grant_id: int, reason: str | None = None) -> Voided:
         """Take back what of a grant is neither spent nor held, and later what holds release; raises UnknownGrant."""
-        return _expect(Voided, await self._commit.submit(VoidGrant(account_id, grant_id, reason)))
+        return expect(Voided, await self._commit.submit(VoidGrant(account_id, grant_id, reason)))
 
     async def adjust(
         self,
@@ -247,7 +248,7 @@ class Ledger:
         """
         own_id = self.next_id() if adjustment_id is None else adjustment_id
         command = Adjust(account_id, amount, own_id, bucket, reason, expires_at)
-        return _expect(Adjusted, await self._commit.submit(command))
+        return expect(Adjusted, await self._commit.submit(command))
 
     async def refund(
         self,
@@ -292,7 +293,7 @@ class Ledger:
     ) -> AccountSet:
         """Change an account; None leaves as it is. Raises Conflict for a closed account that is to be opened again."""
         command = SetAccount(account_id, status, timezone, overdraft_limit, plans_overdraft)
-        return _expect(AccountSet, await self._commit.submit(command))
+        return expect(AccountSet, await self._commit.submit(command))
 
     async def set_plan(self, account_id: int, plan: str | None) -> PlanSet:
         """Put an account on a plan: up at once, down when its longest period has ended.
@@ -300,7 +301,7 @@ class Ledger:
         Raises Conflict for an unknown plan.
         """
         command = SetPlan(account_id, plan, tuple(self.next_id() for _ in range(_MOST_SHARES)))
-        return _expect(PlanSet, await self._commit.submit(command))
+        return expect(PlanSet, await self._commit.submit(command))
 
     async def preview_plan(self, account_id: int, plan: str | None) -> PlanSet:
         """Say what `set_plan` would do now, writing nothing; raises as it does."""
@@ -309,7 +310,7 @@ class Ledger:
 
     async def set_limit(self, account_id: int, scope: str, amount: int | None, per: str = "ever") -> Limit | None:
         """Limit what an account spends in a scope, by day, month or ever; amount None: no longer."""
-        return _expect(LimitSet, await self._commit.submit(SetLimit(account_id, scope, amount, per))).limit
+        return expect(LimitSet, await self._commit.submit(SetLimit(account_id, scope, amount, per))).limit
 
     async def limits(self, account_id: int) -> dict[str, Limit]:
         """An account's spend limits by scope, as of now."""
@@ -398,8 +399,3 @@ class Ledger:
             return await asyncio.get_running_loop().run_in_executor(threads, query, *arguments)
         except self._queries.outages as error:
             raise LedgerUnavailable(f"the ledger could not be read: {error}") from error
-
-
-def _expect(kind: type[_Kind], outcome: Outcome) -> _Kind:
-    assert isinstance(outcome, kind)
-    return outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ledger.model import Claimed, Grant, Hold, Limit, PaidBack, PaidFrom, Run
 
@@ -23,7 +24,10 @@ __all__ = [
     "Refunded",
     "Refused",
     "Voided",
+    "expect",
 ]
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,3 +221,9 @@ Outcome = (
     | Refunded
     | RefundRefused
 )
+
+
+def expect(kind: type[_Kind], outcome: Outcome) -> _Kind:
+    """Say which kind of outcome a command has; any other is a mistake of ours."""
+    assert isinstance(outcome, kind)
+    return outcome
