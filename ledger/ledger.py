@@ -103,9 +103,9 @@ class Ledger:
     ) -> Ledger:
         """Open a ledger, creating it if needed, and release what dead processes left held.
 
-        url: a SQLite file's path, which this process then owns, or postgresql://…, which many may write to. rules: asked
-        for every batch. orphan_memo: makes an ended call's memo of a held one's. Raises LedgerLocked if another process
-        has the file, LedgerUnavailable.
+        url: a SQLite file's path, which this process then owns, or postgresql://…, which many may write to. rules: are
+        asked for every batch. orphan_memo: makes an ended call's memo of a held one's. Raises LedgerLocked if another
+        process has the file, LedgerUnavailable.
         """
         stores, ownership = await asyncio.to_thread(open_stores, url, owner, clock)
         lanes = Lanes(stores, rules, clock, most_waiting)
@@ -137,9 +137,8 @@ class Ledger:
 
     async def pack(self, before: int, *, gently: bool = False) -> int:
         """Pack away the sealed ranges that end before a time, in microseconds since 1970; returns how many."""
-        return await self._close_ranges(
-            lambda accounts: self._list(self._queries.packs_due, accounts, before), gently=gently
-        )
+        packs = partial(self._list, self._queries.packs_due)
+        return await self._close_ranges(lambda accounts: packs(accounts, before), gently=gently)
 
     async def _seal_and_pack(self) -> None:
         await self.seal(gently=True)
@@ -340,8 +339,8 @@ class Ledger:
 
     async def balance(self, account_id: int, now: int | None = None) -> Balance:
         """Read an account as of `now`, writing nothing; one that is bound to a test clock has the clock's time."""
-        at = self._commit.now() if now is None else now
-        return await self._read(self._queries.balance, account_id, self._rules(), at)
+        now = self._commit.now() if now is None else now
+        return await self._read(self._queries.balance, account_id, self._rules(), now)
 
     async def accounts_on(self, plan: str, limit: int, before: int | None = None) -> list[int]:
         """List the accounts that are on a plan now, newest first; looks at every account."""
