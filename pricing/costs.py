@@ -15,10 +15,10 @@ from pricing.parsing import parse_model_price, price_table
 from pricing.published import decimals, dollars
 from pricing.published_fields import MILLIONS
 from pricing.rating import rate
-from pricing.table import FREE, ModelPrice, Price, PriceTable, Rule, Rules
+from pricing.table import FREE, ModelPrice, Price, PriceTable, RateCard, Rule, Rules
 from pricing.usage import Usage
 
-__all__ = ["cost_of", "cost_table", "parse_cost", "parse_margin", "with_margin"]
+__all__ = ["cost_card", "cost_of", "cost_table", "parse_cost", "parse_margin", "with_margin"]
 
 _MARGIN = re.compile(r"(\d{1,4}(?:\.\d{1,6})?)\s*%", re.ASCII)
 _MOST_PERCENT = 1000
@@ -93,15 +93,20 @@ def cost_table(cost: ModelPrice) -> PriceTable:
     return price_table({cost.model: cost})
 
 
+def cost_card(costs: PriceTable, attributes: Attributes) -> RateCard:
+    """Take the card of such a table's one model; raises UnpricedModel."""
+    (model,) = costs.models
+    return costs.card(model, None, attributes)
+
+
 def cost_of(costs: PriceTable, usage: Usage, attributes: Attributes, now: int, *, answered: bool) -> int | None:
     """What a provider takes for a call, in nanodollars, or None where that can't be said; now: microseconds.
 
     costs: as `cost_table` makes it. Nothing is said rather than too little of what was used and is in no price list,
     nor what no database can keep.
     """
-    (model,) = costs.models
     try:
-        card = costs.card(model, None, {**attributes, TIME: moment(now)})
+        card = cost_card(costs, {**attributes, TIME: moment(now)})
     except UnpricedModel:
         return None
     rating = rate(card, usage, answered=answered)

@@ -13,7 +13,7 @@ from pricing.meters import METERS
 from pricing.parsing import price_table
 from pricing.table import ModelPrice, Price, RateCard, Step
 
-__all__ = ["MEANT", "doubts", "parse_meant"]
+__all__ = ["MEANT", "compared", "doubts", "parse_meant"]
 
 MEANT = "i_mean_it"
 """The member of a price that names the meters whose price is meant."""
@@ -39,15 +39,20 @@ def doubts(
     for given in _kinds(price, cost, attributes or {}):
         card, taken = ours.card(price.model, None, given), theirs.card(cost.model, None, given)
         for number in sorted({0, *(each for each, _ in (*card.bands, *taken.bands))}):
-            sold_at, taken_at = card.at(number + 1), taken.at(number + 1)
-            for meter, each in taken_at.prices.items():
-                name = _sold_as(meter, sold_at)
-                if meter in found or name is None or not each.nano:
-                    continue
-                said = _doubt(meter, sold_at.prices[name], sold_at.steps.get(name, ()), each, usd_per_credit)
-                if said is not None:
+            for meter, said in compared(card.at(number + 1), taken.at(number + 1), usd_per_credit):
+                if meter not in found:
                     found.add(meter)
                     yield meter, said + _where(number, given, attributes or {})
+
+
+def compared(card: RateCard, taken: RateCard, usd_per_credit: Decimal) -> Iterator[tuple[str, str]]:
+    """List meters whose price on a card, in nanocredits, is doubtful beside what a provider takes, in nanodollars."""
+    for meter, each in taken.prices.items():
+        name = _sold_as(meter, card)
+        if name is not None and each.nano:
+            said = _doubt(meter, card.prices[name], card.steps.get(name, ()), each, usd_per_credit)
+            if said is not None:
+                yield meter, said
 
 
 def _kinds(price: ModelPrice, cost: ModelPrice, attributes: Attributes) -> Iterator[Attributes]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 
+from pricing.conditions import TIME, first_moment
+from pricing.costs import cost_card
 from pricing.document import Node
+from pricing.doubts import compared
 from pricing.parsing import price_table
 from pricing.table import ModelPrice, PriceTable, Rules
 from proxy.choice import OperationConfig, named, parse_operations, parse_surcharges
@@ -21,6 +25,7 @@ __all__ = ["Sold", "parse_sold"]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(9000, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_MOST_WARNINGS = 20
 _OF_OPERATIONS = ("min", "max", "multiply", "price", "per")
 
 
@@ -78,7 +83,24 @@ def _sold(
     operations, operation_prices = parse_operations(parts["operations"], usd, offered, classes)
     matching = {name: operation.matching() for name, operation in operations.items()}
     table = price_table(prices, operation_prices, surcharges, matching)
-    return Sold(models, operations, prices, surcharges, table)
+    sold = Sold(models, operations, prices, surcharges, table)
+    remarks.warnings.extend(islice(_below_cost(sold, usd), _MOST_WARNINGS))
+    return sold
+
+
+def _below_cost(sold: Sold, usd: Decimal) -> Iterator[str]:
+    """Say which operations sell a model at a price that is doubtful beside what its provider takes."""
+    at = {TIME: first_moment(())}
+    for name, price in sold.table.operations.items():
+        if price.multiply is None and not price.rules:
+            continue
+        operation = sold.operations[name]
+        for model in sold.models.values():
+            costs = model.targets[0].costs
+            if costs is not None and operation.fits(operation.endpoint or "", model.name):
+                card, taken = sold.table.card(model.name, name, at), cost_card(costs, at)
+                for meter, said in compared(card, taken, usd):
+                    yield f"operation {name}: of {model.name}, {meter}: {said}"
 
 
 def _changed(parts: Mapping[str, Node | None], fields: Mapping[str, Node]) -> dict[str, Node | None]:

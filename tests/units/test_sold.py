@@ -172,3 +172,14 @@ def test_many_changes_of_a_few_models_read_the_others_once() -> None:
     sold = list(config.sold.values())
     assert len(sold) == 20
     assert all(each.models["smart"].price is sold[0].models["smart"].price for each in sold)
+
+
+def test_operations_that_sell_below_cost_are_warned_of() -> None:
+    """By name, with the model and the meter; they may be meant, as a kind of call."""
+    text = _doubtful("{cost_plus: 25%}").replace("edit: {", "cheap: {multiply: 0.6}\n  edit: {")
+    said = [warning for warning in _parsed(text=text).warnings if warning.startswith("operation cheap: of smart")]
+    assert len(said) >= 3
+    assert any("output_tokens: `200 / 1M × 0.6` is $1.2 a million" in warning for warning in said)
+    assert not [
+        warning for warning in _parsed(text=text.replace("0.6", "0.9")).warnings if "operation cheap" in warning
+    ]
