@@ -261,9 +261,7 @@ def move(file: str, url: str, as_json: bool) -> None:
 
 @main.command()
 @with_options(config_option, json_option)
-@click.option(
-    "--all", "everything", is_flag=True, help="Read all that is sealed again, not the newest two million rows."
-)
+@click.option("--all", "everything", is_flag=True, help="Read all that is sealed again, not the newest million rows.")
 def audit(config: str | None, everything: bool, as_json: bool) -> None:
     """Prove the ledger's invariants, beside a running server if there is one."""
     from proxy.app import sqlite_path
