@@ -63,15 +63,19 @@ class Keeper:
         """
         found = await self._journal.last_change()
         steps = self._file.schedule.versions()
-        joins = found is not None and await self._services.ledger.minder.has_company(siblings=again)
-        if joins and await self._journal.was_announced(steps) and await self._adopt(found):
+        if (
+            found is not None
+            and await self._services.ledger.minder.has_company(siblings=again)
+            and await self._journal.was_announced(steps)
+            and await self._adopt(found)
+        ):
             if not self._schedule.same_from(microseconds(), self._file.schedule):
                 _log.warning(
                     "the prices of %s were in force before; other servers have had newer ones since %s, from %s,"
                     " and so has this one now. POST /admin/v1/prices/reload puts this file's in force everywhere",
                     self._path,
-                    timestamp(found.at if found else None),
-                    found.actor if found else "",
+                    timestamp(found.at),
+                    found.actor,
                 )
         else:
             await self._announce(self._file, self._here())
@@ -185,10 +189,8 @@ class Keeper:
             if await self._adopt(found):
                 _log.info("prices changed by %s", found.actor)
 
-    async def _adopt(self, found: PriceChangeRow | None) -> bool:
+    async def _adopt(self, found: PriceChangeRow) -> bool:
         """Let announced prices count here; returns whether they can be read, which newer releases' may not be."""
-        if found is None:
-            return False
         try:
             steps: list[tuple[int, str]] = [(begins, version) for begins, version in json.loads(found.steps)]
             own = {table.version: table for _, table in (*self._schedule.steps, *self._file.schedule.steps)}

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from proxy.openapi_schemas import AMOUNT, COUNT, TEXT, TIME, Schema, answered, list_of, map_of, one_of, or_null, ref
+from proxy.openapi_schemas import (
+    AMOUNT,
+    TEXT,
+    TIME,
+    Schema,
+    answered,
+    list_of,
+    map_of,
+    model_members,
+    one_of,
+    or_null,
+    ref,
+)
 
 __all__ = ["price_schemas"]
 
@@ -44,14 +56,7 @@ def price_schemas() -> dict[str, Schema]:
         "OfferedModel": answered(
             None,
             "A model that can be called; plans: those that open it.",
-            id=TEXT,
-            title=TEXT,
-            description=or_null(TEXT),
-            class_=or_null(TEXT),
-            speed=or_null(COUNT),
-            quality=or_null(COUNT),
-            max_output_tokens=or_null(COUNT),
-            price=ref("PriceList"),
+            **model_members(),
             typical=typical,
             plans=list_of(TEXT),
         ),

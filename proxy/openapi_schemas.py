@@ -17,6 +17,7 @@ __all__ = [
     "id_of",
     "list_of",
     "map_of",
+    "model_members",
     "one_of",
     "or_null",
     "ref",
@@ -94,6 +95,20 @@ def sent(description: str, required: tuple[str, ...] = (), /, **members: Schema)
     return {**schema, "required": list(required)} if required else schema
 
 
+def model_members() -> dict[str, Schema]:
+    """Describe what is shown of a model to whoever may choose it."""
+    return {
+        "id": TEXT,
+        "title": TEXT,
+        "description": or_null(TEXT),
+        "class_": or_null(TEXT),
+        "speed": or_null(COUNT),
+        "quality": or_null(COUNT),
+        "max_output_tokens": or_null(COUNT),
+        "price": ref("PriceList"),
+    }
+
+
 def schemas() -> dict[str, Schema]:
     """List the schemas of what callers send and get, by name."""
     return {**_common(), **_credits(), **_calls()}
@@ -127,16 +142,9 @@ def _common() -> dict[str, Schema]:
         "Model": answered(
             "model",
             "A model that callers may ask for.",
-            id=TEXT,
             created={"type": "integer"},
             owned_by=TEXT,
-            title=TEXT,
-            description=or_null(TEXT),
-            class_=or_null(TEXT),
-            speed=or_null(COUNT),
-            quality=or_null(COUNT),
-            max_output_tokens=or_null(COUNT),
-            price=ref("PriceList"),
+            **model_members(),
         ),
         "PriceList": {
             "type": "object",
